@@ -37,7 +37,19 @@ class PostgresServer:
             user = pwd.getpwnam(UNPRIVILEGED_USER)
             os.chown(server.folder, user.pw_uid, user.pw_gid)
         data = server.folder / "data"
-        server._run("initdb", "--no-sync", "--locale=C", "-E", "UTF8", "-U", "postgres", "-A", "trust", "-D", str(data))
+        server._run(
+            "initdb",
+            "--no-sync",
+            "--locale=C",
+            "-E",
+            "UTF8",
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-D",
+            str(data),
+        )
         options = f"-p {server.port} -k {server.folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200"
         log = server.folder / "log"
         server._run("pg_ctl", "-w", "-D", str(data), "-l", str(log), "-o", options, "start")
@@ -57,7 +69,13 @@ class PostgresServer:
         command = [str(binary), *arguments]
         if os.geteuid() == 0:
             user = pwd.getpwnam(UNPRIVILEGED_USER)
-            command = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *command]
+            command = [
+                "setpriv",
+                f"--reuid={user.pw_uid}",
+                f"--regid={user.pw_gid}",
+                "--clear-groups",
+                *command,
+            ]
         done = subprocess.run(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )

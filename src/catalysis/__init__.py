@@ -1,0 +1,74 @@
+"""Catalysis: an async data layer that leaves your SQLAlchemy and SQLModel code as it is.
+
+The face: what is imported from here is public, and nothing else is.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from catalysis.database import Database, DatabaseService, Health, PoolFigures
+from catalysis.errors import (
+    AttributeNotLoaded,
+    BulkError,
+    CatalysisError,
+    ExplainError,
+    InvalidPage,
+    MigrationError,
+    ModelError,
+    RelationshipNotLoaded,
+    SettingsError,
+    UncommittedChanges,
+)
+from catalysis.events import CallSite, QueryEvent, subscribe
+from catalysis.integrations.temporal import activity
+from catalysis.models import DTO, NAMING_CONVENTION, ModelWithIdAndTimestamps, uuid7
+from catalysis.session import Session
+from catalysis.settings import DatabaseSettings
+from catalysis.soft_delete import SoftDelete, hard_delete, include_deleted
+from catalysis.tools.watch import QueryLog, Repeated, watch_queries
+
+if TYPE_CHECKING:
+    from catalysis.integrations.fastapi import DatabaseDep
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`DatabaseDep` needs the extra `fastapi`, which everything else does without."""
+        if name == "DatabaseDep":
+            from catalysis.integrations.fastapi import DatabaseDep
+
+            return DatabaseDep
+        raise AttributeError(f"module 'catalysis' has no attribute {name!r}")
+
+
+__all__ = [
+    "DTO",
+    "NAMING_CONVENTION",
+    "AttributeNotLoaded",
+    "BulkError",
+    "CallSite",
+    "CatalysisError",
+    "Database",
+    "DatabaseDep",
+    "DatabaseService",
+    "DatabaseSettings",
+    "ExplainError",
+    "Health",
+    "InvalidPage",
+    "MigrationError",
+    "ModelError",
+    "ModelWithIdAndTimestamps",
+    "PoolFigures",
+    "QueryEvent",
+    "QueryLog",
+    "RelationshipNotLoaded",
+    "Repeated",
+    "Session",
+    "SettingsError",
+    "SoftDelete",
+    "UncommittedChanges",
+    "activity",
+    "hard_delete",
+    "include_deleted",
+    "subscribe",
+    "uuid7",
+    "watch_queries",
+]

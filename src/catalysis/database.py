@@ -1,0 +1,211 @@
+"""Where sessions come from: a `Database` for one set of settings, and `DatabaseService` for the process's own.
+
+Engines are made here and nowhere else; above this module nobody asks which database it is.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import MetaData, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool
+from sqlmodel import SQLModel
+
+from catalysis.diagnosis import check_tables
+from catalysis.engine.drivers import make_engine
+from catalysis.errors import SettingsError
+from catalysis.session import Session
+from catalysis.settings import DatabaseSettings
+
+T = TypeVar("T")
+
+REPLAYABLE = {"40001", "40P01"}
+"""SQLSTATEs after which a transaction may succeed if run again: serialization failure, deadlock.
+
+Source: PostgreSQL documentation, "Serialization Failure Handling".
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFigures:
+    """How the connections stand: open in all, lent out now, the most that may be open (None: no bound)."""
+
+    open: int
+    lent: int
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the database answered, how long it took in seconds, and the pool's figures."""
+
+    ready: bool
+    seconds: float
+    pool: PoolFigures
+    error: str | None
+    """The class of the error, without its text, which may name hosts and users."""
+
+
+class Database:
+    """One database.  Safe to keep for the life of the process and to share between tasks; sessions are not.
+
+    An engine belongs to one event loop, so each loop that uses the database gets its own, at its first use.
+    """
+
+    def __init__(
+        self,
+        where: str | URL | DatabaseSettings | None = None,
+        *,
+        replicas: tuple[str, ...] | list[str] = (),
+        **engine_options: Any,
+    ) -> None:
+        """`where` is a URL or settings; None reads `DATABASE_*`.  Other options go to `create_async_engine`.
+
+        Raises:
+            SettingsError: the URL or a setting cannot be used.
+        """
+        given: dict[str, Any] = {"replicas": list(replicas)} if replicas else {}
+        if isinstance(where, URL):
+            where = where.render_as_string(hide_password=False)
+        if isinstance(where, str):
+            given["url"] = where
+        self.settings = where if isinstance(where, DatabaseSettings) else DatabaseSettings.load(**given)
+        self._engine_options = engine_options
+        self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        return f"Database({make_url(self.settings.url).render_as_string(hide_password=True)!r})"
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """SQLAlchemy's engine for the running event loop.
+
+        Raises:
+            RuntimeError: no event loop is running.
+        """
+        loop = asyncio.get_running_loop()
+        engine = self._engines.get(loop)
+        if engine is None:
+            engine = self._engines[loop] = make_engine(
+                make_url(self.settings.url), self.settings, self._engine_options
+            )
+        return engine
+
+    def session(self, **options: Any) -> Session:
+        """A new session, for `async with`; nothing expires at its commits unless `expire_on_commit=True`."""
+        options.setdefault("expire_on_commit", False)
+        return Session(self.engine, **options)
+
+    async def transaction(self, work: Callable[[Session], Awaitable[T]], *, retries: int = 5) -> T:
+        """Run `work(session)` in one transaction, commit it, and return its result.
+
+        After a serialization failure or a deadlock, also one that COMMIT reports, the whole of it is run again
+        in a new session, up to `retries` times with a growing, jittered pause; so `work` must be safe to repeat.
+
+        Raises:
+            DBAPIError: the last failure, once the retries are used up; any other error at once.
+        """
+        for attempt in range(retries + 1):
+            try:
+                async with self.session() as session:
+                    result = await work(session)
+                    await session.commit()
+                    return result
+            except DBAPIError as failure:
+                if attempt == retries or getattr(failure.orig, "sqlstate", None) not in REPLAYABLE:
+                    raise
+            await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - jitter, not a secret
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def create_all(self, metadata: MetaData | None = None) -> None:
+        """Make the tables of `metadata` (default: SQLModel's) that are not there yet, in one transaction.
+
+        Raises:
+            ModelError: a foreign key names no table.
+        """
+        metadata = SQLModel.metadata if metadata is None else metadata
+        check_tables(metadata)
+        async with self.engine.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+
+    async def drop_all(self, metadata: MetaData | None = None) -> None:
+        """Drop the tables of `metadata` (default: SQLModel's), data and all, in one transaction."""
+        async with self.engine.begin() as connection:
+            await connection.run_sync((SQLModel.metadata if metadata is None else metadata).drop_all)
+
+    async def health(self, *, timeout: float = 2) -> Health:
+        """Ask the database for a sign of life, waiting `timeout` seconds at most.  Never raises."""
+        clock = asyncio.get_running_loop().time
+        started, error = clock(), None
+        try:
+            async with asyncio.timeout(timeout), self.engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except Exception as failure:  # noqa: BLE001 - whatever it is, it is the answer
+            error = type(failure).__name__
+        return Health(error is None, clock() - started, self.pool_figures(), error)
+
+    def pool_figures(self) -> PoolFigures:
+        """The pool of the running loop's engine."""
+        pool = self.engine.pool
+        if isinstance(pool, QueuePool):
+            limit = self.settings.pool_size + self.settings.max_overflow
+            return PoolFigures(pool.checkedin() + pool.checkedout(), pool.checkedout(), limit)
+        return PoolFigures(0, 0, None)
+
+    async def close(self) -> None:
+        """Close the running loop's connections; the database may be used again afterwards."""
+        engine = self._engines.pop(asyncio.get_running_loop(), None)
+        if engine is not None:
+            await engine.dispose()
+
+
+class DatabaseService:
+    """The process's own `Database`: configured once at the start, or from `DATABASE_*` at its first use."""
+
+    _database: ClassVar[Database | None] = None
+
+    @classmethod
+    def configure(cls, where: str | URL | DatabaseSettings | Database | None = None) -> Database:
+        """Set the process's database and return it; a database set before is forgotten, not closed.
+
+        Raises:
+            SettingsError: the URL or a setting cannot be used.
+        """
+        cls._database = where if isinstance(where, Database) else Database(where)
+        return cls._database
+
+    @classmethod
+    def database(cls) -> Database:
+        """The process's database."""
+        return cls._database or cls.configure()
+
+    @classmethod
+    def get_session(cls, **options: Any) -> Session:
+        """A new session of it, for `async with`; see `Database.session`."""
+        return cls.database().session(**options)
+
+    @classmethod
+    async def transaction(cls, work: Callable[[Session], Awaitable[T]], *, retries: int = 5) -> T:
+        """See `Database.transaction`."""
+        return await cls.database().transaction(work, retries=retries)
+
+    @classmethod
+    async def create_all(cls, metadata: MetaData | None = None) -> None:
+        """See `Database.create_all`."""
+        await cls.database().create_all(metadata)
+
+    @classmethod
+    async def drop_all(cls, metadata: MetaData | None = None) -> None:
+        """See `Database.drop_all`."""
+        await cls.database().drop_all(metadata)
+
+    @classmethod
+    async def close(cls) -> None:
+        """Close its connections; it stays configured."""
+        await cls.database().close()

@@ -1,0 +1,122 @@
+"""Explains broken models with the mend, at the moment SQLAlchemy would fail on them.
+
+Checks run just before a mapper is configured and before tables are made, and complain only of what fails
+there anyway: a model that works on SQLAlchemy is never refused.
+"""
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from sqlalchemy import MetaData, event, inspect
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Mapper, RelationshipProperty
+from sqlmodel import SQLModel
+
+from catalysis.errors import ModelError
+
+
+def check_tables(metadata: MetaData) -> None:
+    """Check that every foreign key of `metadata` names a table it holds.
+
+    Raises:
+        ModelError: naming the column, the table that is missing and the likely mend.
+    """
+    for table in metadata.tables.values():
+        for foreign_key in table.foreign_keys:
+            named = foreign_key.target_fullname.rpartition(".")[0]
+            if named not in metadata.tables:
+                raise ModelError(
+                    f"{table.name}.{foreign_key.parent.name} refers to {foreign_key.target_fullname!r}, but there "
+                    f"is no table {named!r}.  {_mend_foreign_key(metadata, foreign_key.target_fullname)}"
+                )
+
+
+def _mend_foreign_key(metadata: MetaData, target: str) -> str:
+    named, _, column = target.rpartition(".")
+    for table_name in metadata.tables:
+        if table_name.lower() == named.lower():
+            return f"A foreign key names the table, not the class: write {f'{table_name}.{column}'!r}."
+    if close := get_close_matches(named, list(metadata.tables), n=1):
+        return f"Did you mean {f'{close[0]}.{column}'!r}?"
+    return "Import the module that defines it before the tables are made."
+
+
+@event.listens_for(Mapper, "before_mapper_configured")
+def _check_relationships(mapper: Mapper[Any], cls: type[Any]) -> None:
+    for prop in mapper.iterate_properties:
+        if isinstance(prop, RelationshipProperty) and prop.parent is mapper:
+            target = _target_of(mapper, prop)
+            if target is not None:
+                _check_back_populates(mapper, prop, target)
+    metadata = mapper.registry.metadata
+    for table in mapper.tables:
+        for foreign_key in table.foreign_keys:
+            named = foreign_key.target_fullname.rpartition(".")[0]
+            if named not in metadata.tables and _mapped_class(mapper, named):
+                check_tables(metadata)
+
+
+def _target_of(mapper: Mapper[Any], prop: RelationshipProperty[Any]) -> Mapper[Any] | None:
+    argument: Any = prop.argument
+    try:
+        entity = argument() if callable(argument) and not isinstance(argument, type) else argument
+    except InvalidRequestError as lost:
+        found = re.search(r"expression '(\w+)' failed to locate a name", str(lost))
+        if found is None:
+            raise
+        raise ModelError(
+            f"{mapper.class_.__name__}.{prop.key} is a relationship to {found[1]!r}, which is not a mapped class.  "
+            + _mend_target(mapper, found[1])
+        ) from lost
+    target = inspect(entity, raiseerr=False)
+    if target is None and isinstance(entity, type):
+        raise ModelError(
+            f"{mapper.class_.__name__}.{prop.key} is a relationship to {entity.__name__}, which has no table.  "
+            + _mend_target(mapper, entity.__name__)
+        )
+    return target if isinstance(target, Mapper) else None
+
+
+def _mend_target(mapper: Mapper[Any], name: str) -> str:
+    for model in _subclasses(SQLModel):
+        if model.__name__ == name and inspect(model, raiseerr=False) is None:
+            return f"Add table=True: `class {name}({model.__bases__[0].__name__}, table=True)`."
+    names = [each.class_.__name__ for each in mapper.registry.mappers]
+    if close := get_close_matches(name, names, n=1):
+        return f"Did you mean {close[0]!r}?"
+    return "Import the module that defines it before the first query."
+
+
+def _check_back_populates(mapper: Mapper[Any], prop: RelationshipProperty[Any], target: Mapper[Any]) -> None:
+    back = prop.back_populates
+    if not back:
+        return
+    here, there = f"{mapper.class_.__name__}.{prop.key}", target.class_.__name__
+    properties = {other.key: other for other in target.iterate_properties}
+    other = properties.get(back)
+    if isinstance(other, RelationshipProperty):
+        return
+    wrong = "is not a relationship" if other is not None else "does not exist"
+    towards = [
+        each.key
+        for each in properties.values()
+        if isinstance(each, RelationshipProperty) and each.back_populates == prop.key
+    ]
+    mend = (
+        f"Write back_populates={towards[0]!r} on {here}."
+        if towards
+        else f"Add a relationship {back!r} to {there} with back_populates={prop.key!r}."
+    )
+    raise ModelError(f"{here} says back_populates={back!r}, but {there}.{back} {wrong}.  {mend}")
+
+
+def _mapped_class(mapper: Mapper[Any], name: str) -> bool:
+    return any(each.class_.__name__ == name for each in mapper.registry.mappers)
+
+
+def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

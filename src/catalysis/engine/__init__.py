@@ -1,0 +1,1 @@
+"""How a statement is executed.  Today everything goes through SQLAlchemy; `alchemy.py` holds its private names."""

@@ -1,0 +1,51 @@
+"""The one module that touches SQLAlchemy's private names.
+
+Each is used in one place below, and `tests/engine/test_alchemy.py` fails when an upgrade changes it.
+"""
+
+from typing import Any
+
+from sqlalchemy.engine import Result
+from sqlalchemy.orm import InstanceState, ORMExecuteState
+from sqlalchemy.util.concurrency import in_greenlet
+from sqlmodel.orm.session import Session as SyncSession
+
+
+def can_wait() -> bool:
+    """Whether code that does not await may wait for the database here: inside a greenlet that SQLAlchemy drives."""
+    return in_greenlet()
+
+
+def awaited_attribute(executing: ORMExecuteState) -> tuple[InstanceState[Any], str] | None:
+    """The instance and attribute an attribute access is loading; None for a statement of another kind."""
+    owner = executing.lazy_loaded_from
+    if owner is not None:
+        path: Any = executing.loader_strategy_path
+        return owner, path[-1].key
+    if executing.is_column_load:
+        refreshed: Any = executing.load_options._refresh_state
+        names: frozenset[str] | None = executing._orm_compile_options()._only_load_props
+        return refreshed, min(names or refreshed.unloaded)
+    return None
+
+
+class HookedSession(SyncSession):
+    """The synchronous session inside a `Session`, with a place to step in where SQLAlchemy offers no event."""
+
+    def visible(self, instance: object) -> bool:
+        """Whether an instance found in the identity map may be handed out for its key."""
+        return True
+
+    def _execute_internal(self, *args: Any, **kwargs: Any) -> Any:
+        """Every statement of the session passes here; joined collections come out with unique parents."""
+        result = super()._execute_internal(*args, **kwargs)
+        if isinstance(result, Result):
+            context = getattr(result, "context", None)  # a cursor's result has another kind of context
+            if getattr(context, "requires_uniquing", False):
+                return result.unique()
+        return result
+
+    def _identity_lookup(self, *args: Any, **kwargs: Any) -> Any:
+        """Every lookup by key passes here: `get`, and the lazy load of a many-to-one."""
+        found: Any = super()._identity_lookup(*args, **kwargs)
+        return found if found is None or self.visible(found) else None

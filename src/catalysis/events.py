@@ -1,0 +1,193 @@
+"""One frozen `QueryEvent` a statement, and who hears of it.
+
+Statements are heard through SQLAlchemy's public cursor events, attached only while somebody listens: nobody
+listening costs nothing.  An event carries SQL and never a parameter's value.
+"""
+
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import greenlet
+import sqlalchemy
+import sqlmodel
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+
+NOT_NATIVE_YET = "the native engine does not run this statement yet"
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """A line of the user's code."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryEvent:
+    """One statement that was sent to the database."""
+
+    sql: str
+    seconds: float
+    """From sending the statement to the end of its execution; fetching is included where the driver buffers."""
+    rows: int | None
+    """Rows returned or changed; None where the driver does not say."""
+    native: bool
+    reason: str | None
+    """Why the statement was not native; None for a native one."""
+    error: str | None
+    """The class of the exception the database answered with; None for a statement that succeeded."""
+    site: CallSite | None
+
+    @property
+    def file(self) -> str | None:
+        """The file of the user's code that sent the statement."""
+        return self.site and self.site.file
+
+    @property
+    def line(self) -> int | None:
+        """The line in that file."""
+        return self.site and self.site.line
+
+
+Listener = Callable[[QueryEvent], None]
+
+_subscribers: list[Listener] = []
+_in_context: ContextVar[tuple[Listener, ...]] = ContextVar("catalysis_listeners", default=())
+_listening = 0
+
+
+def subscribe(listener: Listener) -> Callable[[], None]:
+    """Call `listener` with every statement of the process; returns the function that ends it.
+
+    The listener runs where the statement ran: it must be quick and must not raise.
+    """
+    _subscribers.append(listener)
+    _start_listening()
+
+    def unsubscribe() -> None:
+        if listener in _subscribers:
+            _subscribers.remove(listener)
+            _stop_listening()
+
+    return unsubscribe
+
+
+@contextmanager
+def heard_in_context(listener: Listener) -> Iterator[None]:
+    """Call `listener` with the statements of this task and of the tasks it starts, and with no others."""
+    token = _in_context.set((*_in_context.get(), listener))
+    _start_listening()
+    try:
+        yield
+    finally:
+        _stop_listening()
+        _in_context.reset(token)
+
+
+def emit(happened: QueryEvent) -> None:
+    """Tell everyone who listens."""
+    for listener in (*_in_context.get(), *_subscribers):
+        listener(happened)
+
+
+# --- The user's line ------------------------------------------------------------------------------
+
+_LIBRARIES = tuple(
+    os.path.dirname(path) + os.sep
+    for path in (sqlalchemy.__file__, sqlmodel.__file__, greenlet.__file__, __file__)
+    if path
+)
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+_SITE_PACKAGES = sysconfig.get_path("purelib") + os.sep
+_STARTER = os.path.join(os.path.dirname(__file__), "starter") + os.sep
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith(_STARTER):
+        return True
+    if file.startswith(_LIBRARIES):
+        return False
+    return not file.startswith(_STANDARD_LIBRARY) or file.startswith(_SITE_PACKAGES)
+
+
+def call_site() -> CallSite | None:
+    """The innermost line that is neither ours, SQLAlchemy's nor the standard library's; None if there is none.
+
+    SQLAlchemy executes inside a greenlet, whose frames end at `greenlet_spawn`; the coroutine that awaits it
+    stands in the parent greenlet, so the walk goes on there.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    current: Any = greenlet.getcurrent()
+    while current is not None:
+        while frame is not None:
+            code = frame.f_code
+            if _is_users(code.co_filename):
+                return CallSite(code.co_filename, frame.f_lineno, code.co_qualname)
+            frame = frame.f_back
+        current = current.parent
+        frame = current.gr_frame if current is not None else None
+    return None
+
+
+# --- SQLAlchemy's cursor events -------------------------------------------------------------------
+
+_STARTED = "catalysis_statement_started"
+
+
+def _before(conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+    conn.info[_STARTED] = perf_counter()
+
+
+def _after(conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+    count = cursor.rowcount
+    _emit_from(conn, sql, rows=count if count >= 0 else None, error=None)
+
+
+def _failed(failure: ExceptionContext) -> None:
+    if failure.connection is not None and failure.statement is not None:
+        _emit_from(
+            failure.connection, failure.statement, rows=None, error=type(failure.original_exception).__name__
+        )
+
+
+def _emit_from(conn: Connection, sql: str, *, rows: int | None, error: str | None) -> None:
+    ended = perf_counter()
+    started = ended if conn.invalidated else conn.info.pop(_STARTED, ended)
+    emit(QueryEvent(sql, ended - started, rows, False, NOT_NATIVE_YET, error, call_site()))
+
+
+_HOOKS: tuple[tuple[str, Any], ...] = (
+    ("before_cursor_execute", _before),
+    ("after_cursor_execute", _after),
+    ("handle_error", _failed),
+)
+
+
+def _start_listening() -> None:
+    global _listening
+    _listening += 1
+    if _listening == 1:
+        for name, hook in _HOOKS:
+            event.listen(Engine, name, hook)
+
+
+def _stop_listening() -> None:
+    global _listening
+    _listening -= 1
+    if _listening == 0:
+        for name, hook in _HOOKS:
+            event.remove(Engine, name, hook)

@@ -1,0 +1,167 @@
+"""FastAPI: a session for each request, answers for the database's errors, and the health of the pool."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NoResultFound, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.requests import HTTPConnection
+
+from catalysis.database import Database, DatabaseService
+from catalysis.errors import InvalidPage
+from catalysis.events import CallSite
+from catalysis.integrations.constraints import violated_constraint
+from catalysis.session import Session
+
+
+def database_of(connection: HTTPConnection) -> Database:
+    """The database of the application that answers: the one its `lifespan` was given, else the process's own."""
+    return getattr(connection.app.state, "database", None) or DatabaseService.database()
+
+
+async def get_session(connection: HTTPConnection) -> AsyncIterator[Session]:
+    """The dependency behind `DatabaseDep`: a session for the route, closed before the response is sent.
+
+    An error in the route rolls back.  Nothing is committed by itself: say `await db.commit()` in the route.
+    """
+    async with database_of(connection).session() as session:
+        session.opened_at = _site_of(connection) or session.opened_at
+        yield session
+
+
+# scope="function": FastAPI runs the exit code of other dependencies after the response, and a response that
+# streams for a minute would keep its connection for a minute.
+DatabaseDep = Annotated[Session, Depends(get_session, scope="function")]
+"""`async def route(db: DatabaseDep)`: a `Session` for this request."""
+
+
+def _site_of(connection: HTTPConnection) -> CallSite | None:
+    code = getattr(connection.scope.get("endpoint"), "__code__", None)
+    return code and CallSite(code.co_filename, code.co_firstlineno, code.co_qualname)
+
+
+def lifespan(
+    database: Database | None = None, *, create_tables: bool = False
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """`FastAPI(lifespan=lifespan(db))`: the routes use `db` (default: the process's own), closed at shutdown.
+
+    `create_tables` makes missing tables at the start, for trying things out; migrations are for the rest.
+    """
+
+    @asynccontextmanager
+    async def live(app: FastAPI) -> AsyncIterator[None]:
+        app.state.database = database or DatabaseService.database()
+        if create_tables:
+            await app.state.database.create_all()
+        try:
+            yield
+        finally:
+            await app.state.database.close()
+
+    return live
+
+
+# --- Errors ---------------------------------------------------------------------------------------
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer the database's errors as an API should: without SQL, parameters or the names of hosts.
+
+    A violated constraint is a 409 with the constraint's name; `NoResultFound` (`scalar_one`, `get_one`) a 404;
+    data that does not validate, or that a column cannot hold, a 422; a pool that stayed empty a 503.
+    """
+    app.add_exception_handler(IntegrityError, _conflict)
+    app.add_exception_handler(NoResultFound, _not_found)
+    app.add_exception_handler(ValidationError, _invalid)
+    app.add_exception_handler(InvalidPage, _invalid_page)
+    app.add_exception_handler(PoolTimeout, _overloaded)
+    app.add_exception_handler(StatementError, _statement_failed)
+
+
+def _answer(status: int, detail: Any, **more: Any) -> JSONResponse:
+    return JSONResponse({"detail": detail, **more}, status)
+
+
+async def _conflict(request: Request, error: Exception) -> Response:
+    assert isinstance(error, IntegrityError)
+    violation = violated_constraint(error)
+    return _answer(409, violation.message, constraint=violation.constraint)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return _answer(404, "Not found")
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ValidationError)
+    return _answer(
+        422, jsonable_encoder(error.errors(include_url=False, include_context=False, include_input=False))
+    )
+
+
+async def _invalid_page(request: Request, error: Exception) -> Response:
+    return _answer(422, str(error))
+
+
+async def _overloaded(request: Request, error: Exception) -> Response:
+    answer = _answer(503, "The database is busy.")
+    answer.headers["Retry-After"] = "1"
+    return answer
+
+
+async def _statement_failed(request: Request, error: Exception) -> Response:
+    if isinstance(error, DataError) or (isinstance(error, DBAPIError) and _is_data_fault(error)):
+        return _answer(422, "A value does not fit its column.")
+    if isinstance(error, StatementError) and isinstance(error.orig, ValueError | OverflowError):
+        return _answer(422, "A value does not fit its column.")
+    raise error
+
+
+def _is_data_fault(error: DBAPIError) -> bool:
+    # Class 22 is "data exception" (PostgreSQL documentation, appendix A).
+    return str(getattr(error.orig, "sqlstate", "")).startswith("22")
+
+
+# --- Health ---------------------------------------------------------------------------------------
+
+
+class PoolReport(BaseModel):
+    """Connections open, lent out now, and the most that may be open."""
+
+    open: int
+    lent: int
+    limit: int | None
+
+
+class HealthReport(BaseModel):
+    """What a probe is told."""
+
+    status: str
+    seconds: float
+    pool: PoolReport
+    error: str | None = None
+
+
+def health_router(prefix: str = "/health") -> APIRouter:
+    """`GET {prefix}/live`: the process answers.  `GET {prefix}/ready`: the database does too, else a 503."""
+    router = APIRouter(prefix=prefix, tags=["health"])
+
+    @router.get("/live")
+    async def live() -> dict[str, str]:  # pyright: ignore[reportUnusedFunction] - the router holds it
+        return {"status": "live"}
+
+    @router.get("/ready", responses={503: {"model": HealthReport}})
+    async def ready(request: Request, response: Response) -> HealthReport:  # pyright: ignore[reportUnusedFunction]
+        health = await database_of(request).health()
+        if not health.ready:
+            response.status_code = 503
+        pool = PoolReport(open=health.pool.open, lent=health.pool.lent, limit=health.pool.limit)
+        status = "ready" if health.ready else "unavailable"
+        return HealthReport(status=status, seconds=health.seconds, pool=pool, error=health.error)
+
+    return router

@@ -1,0 +1,164 @@
+"""What models and the data that enters and leaves by them inherit from.
+
+No session is known here: a model is mapped, a DTO reads attributes, and neither waits for a database.
+"""
+
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from sqlalchemy import inspect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstanceState, registry
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import DateTime
+from sqlmodel import Field, SQLModel
+
+from catalysis.errors import AttributeNotLoaded, ModelError, RelationshipNotLoaded
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""Names for constraints, for `MetaData(naming_convention=…)` or `SQLModel.metadata.naming_convention`.
+
+A migration can only drop what has a name, and the two databases name the unnamed differently.
+"""
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+
+    def uuid7() -> UUID:
+        """A UUID of version 7: milliseconds since 1970, twelve bits of the fraction, 62 random bits.
+
+        Source: RFC 9562, sections 5.7 and 6.2 (method 3).
+        """
+        milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
+        fraction = nanoseconds * 4096 // 1_000_000
+        version, variant = 7, 0b10
+        return UUID(
+            int=milliseconds << 80 | version << 76 | fraction << 64 | variant << 62 | secrets.randbits(62)
+        )
+
+
+class _DatabaseClock(FunctionElement[datetime]):
+    """The current time, for rows that arrive by plain SQL; on SQLite with the microseconds we store."""
+
+    type = DateTime(timezone=True)
+    inherit_cache = True
+
+
+@compiles(_DatabaseClock)
+def _now(element: _DatabaseClock, compiler: Any, **_: Any) -> str:
+    return "CURRENT_TIMESTAMP"
+
+
+@compiles(_DatabaseClock, "sqlite")
+def _now_on_sqlite(element: _DatabaseClock, compiler: Any, **_: Any) -> str:
+    return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
+
+
+def _flush_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class _NeedsATable:
+    """`__clause_element__` of an unmapped model: says so, where SQLAlchemy would only say it expected a column.
+
+    SQLAlchemy asks every argument of `select()`, `join()`… for this attribute before anything else.
+    """
+
+    def __get__(self, instance: object, owner: type[Any]) -> Any:
+        if inspect(owner, raiseerr=False) is None:
+            raise ModelError(
+                f"{owner.__name__} is used in a statement but has no table.  Add table=True: "
+                f"`class {owner.__name__}({owner.__bases__[0].__name__}, table=True)`."
+            )
+        raise AttributeError("__clause_element__")
+
+
+class _RegistryOfModel:
+    """`Model.registry`, as SQLAlchemy's own declarative bases have it; SQLModel keeps it under a private name."""
+
+    def __get__(self, instance: object, owner: Any) -> registry:
+        return owner._sa_registry
+
+
+class ModelWithIdAndTimestamps(SQLModel):
+    """Base of models with a UUID key and three times, all aware (a naive datetime is refused on its way in).
+
+    The key is a UUIDv7, made on construction: keys grow with time, so new rows land on the last pages of the
+    index instead of all over it, and no round trip is needed to know one.  `created_at` and `updated_at` are set
+    by the flush, `updated_at` again by every update, set-based ones included; rows that arrive by plain SQL get
+    the database's clock.  `deleted_at` is a plain column until the model also inherits `SoftDelete`.
+    """
+
+    __mapper_args__: ClassVar[dict[str, Any]] = {"eager_defaults": True}
+    __clause_element__: ClassVar[_NeedsATable] = _NeedsATable()
+    registry: ClassVar[_RegistryOfModel] = _RegistryOfModel()
+
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    created_at: datetime = Field(
+        default=None,
+        nullable=False,
+        sa_column_kwargs={"default": _flush_clock, "server_default": _DatabaseClock()},
+    )
+    updated_at: datetime = Field(
+        default=None,
+        nullable=False,
+        sa_column_kwargs={
+            "default": _flush_clock,
+            "onupdate": _flush_clock,
+            "server_default": _DatabaseClock(),
+        },
+    )
+    deleted_at: datetime | None = Field(default=None)
+
+
+class DTO(BaseModel):
+    """Base of the data that enters and leaves the application: built from keywords, JSON or an object's attributes.
+
+    Unknown keys are refused, so that a body cannot set what was not offered (mass assignment).  Reading a
+    mapped object never loads anything: a field whose relationship no query loaded raises.
+
+    Raises:
+        RelationshipNotLoaded: from validation, naming the relationship and the option that loads it.
+        AttributeNotLoaded: the same for an expired or deferred column.
+    """
+
+    model_config = ConfigDict(from_attributes=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_only_what_is_loaded(cls, data: Any) -> Any:
+        state = inspect(data, raiseerr=False)
+        if isinstance(state, InstanceState) and (state.persistent or state.detached):
+            wanted = {str(field.validation_alias or name) for name, field in cls.model_fields.items()}
+            for name in sorted(wanted & state.unloaded):
+                raise not_loaded(state, name, f"{cls.__name__} reads it")
+        return data
+
+
+def not_loaded(state: InstanceState[Any], name: str, occasion: str) -> AttributeNotLoaded:
+    """The error for an attribute that is not there and cannot be waited for, with the line that mends it."""
+    owner = state.mapper.class_.__name__
+    relation = state.mapper.relationships.get(name)
+    if relation is None:
+        return AttributeNotLoaded(
+            f"{owner}.{name} is expired or deferred, and {occasion} where nothing can wait for the database.  "
+            f"Load it first: `await session.refresh({owner.lower()}, ['{name}'])`, or undefer({owner}.{name})."
+        )
+    option = "selectinload" if relation.uselist else "joinedload"
+    return RelationshipNotLoaded(
+        f"{owner}.{name} was not loaded, and {occasion} where nothing can wait for the database.  Add "
+        f".options({option}({owner}.{name})) to the statement that loads {owner}, or "
+        f"`await session.refresh({owner.lower()}, ['{name}'])`."
+    )

@@ -1,0 +1,121 @@
+"""Where the database is and how patiently to wait for it: read from the environment, checked once.
+
+No connection is opened here, and no message made here carries a password.
+"""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from catalysis.errors import SettingsError
+
+EMBEDDED_URL = "sqlite+aiosqlite:///catalysis.db"
+
+ASYNC_DRIVERS = {
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+psycopg2": "postgresql+asyncpg",
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+pysqlite": "sqlite+aiosqlite",
+}
+
+
+def async_url(given: str | URL) -> URL:
+    """The same database through its async driver.
+
+    `postgres://` and `postgresql://` become `postgresql+asyncpg://`, `sqlite://` becomes
+    `sqlite+aiosqlite://`; libpq's `sslmode=` becomes asyncpg's `ssl=`.  Other async drivers pass unchanged.
+
+    Raises:
+        SettingsError: the URL cannot be parsed, or asks for what asyncpg cannot do.
+    """
+    try:
+        url = make_url(given)
+        dialect = url.set(drivername=ASYNC_DRIVERS.get(url.drivername, url.drivername)).get_dialect()
+    except (ArgumentError, ValueError):  # the cause quotes the URL, password and all
+        raise SettingsError(
+            "The database URL cannot be parsed.  Write it as postgresql://user:password@host:5432/name "
+            "or sqlite:///file.db, with special characters in the password percent-encoded."
+        ) from None
+    except ImportError as missing:
+        raise SettingsError(f"The database driver {url.drivername!r} is not installed: {missing}.") from None
+    if not dialect.is_async:
+        raise SettingsError(
+            f"The driver of {url.drivername!r} is synchronous.  Use postgresql:// or sqlite://, which are mapped "
+            "to asyncpg and aiosqlite, or name an async driver."
+        )
+    url = url.set(drivername=ASYNC_DRIVERS.get(url.drivername, url.drivername))
+    return _asyncpg_query(url) if url.get_driver_name() == "asyncpg" else url
+
+
+def _asyncpg_query(url: URL) -> URL:
+    if "channel_binding" in url.query:
+        raise SettingsError(
+            "asyncpg knows no channel binding: take channel_binding=… out of the database URL."
+        )
+    if sslmode := url.query.get("sslmode"):
+        return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
+    return url
+
+
+class DatabaseSettings(BaseSettings):
+    """Settings of one database, from `DATABASE_*` variables (or a `.env` file) or from keyword arguments.
+
+    All durations are in seconds.  `DATABASE_URL` unset means an embedded SQLite file in the current folder.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DATABASE_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    url: str = Field(default=EMBEDDED_URL, repr=False, description="where the database is, password included")
+    replicas: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        repr=False,
+        description="URLs of read replicas, separated by commas; kept, not yet read from",
+    )
+    pool_size: int = Field(default=10, ge=1, description="connections kept open")
+    max_overflow: int = Field(default=10, ge=0, description="connections opened beyond them under load")
+    pool_timeout: float = Field(default=10, gt=0, description="longest wait for a free connection")
+    pool_recycle: float = Field(default=1800, gt=0, description="age at which a connection is replaced")
+    connect_timeout: float = Field(default=10, gt=0, description="longest wait for the server to let us in")
+    statement_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="longest a statement may run on the server; unset: the server's own setting",
+    )
+    busy_timeout: float = Field(default=5, ge=0, description="SQLite: longest wait for another writer")
+    echo: bool = Field(default=False, description="log every statement, without its parameters")
+
+    @field_validator("url", mode="after")
+    @classmethod
+    def _url_of_async_driver(cls, given: str) -> str:
+        return async_url(given).render_as_string(hide_password=False)
+
+    @field_validator("replicas", mode="before")
+    @classmethod
+    def _replicas_of_async_driver(cls, given: Any) -> tuple[str, ...]:
+        urls = given.split(",") if isinstance(given, str) else given
+        return tuple(
+            async_url(url.strip()).render_as_string(hide_password=False) for url in urls if url.strip()
+        )
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """The settings from the environment, with `given` on top.
+
+        Raises:
+            SettingsError: a value cannot be used; every such variable is named, no value is quoted.
+        """
+        try:
+            return cls(**given)
+        except ValidationError as invalid:
+            faults = (f"DATABASE_{str(e['loc'][0]).upper()}: {_message(e)}" for e in invalid.errors())
+            raise SettingsError("\n".join(faults)) from None
+
+
+def _message(error: Any) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")

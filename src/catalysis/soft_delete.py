@@ -1,0 +1,148 @@
+"""Soft delete: a deleted row stays, marked, and no statement sees it unless told to.
+
+A model opts in by inheriting `SoftDelete`.  What a session does with that (filtering statements, turning a
+delete into a mark) is decided here in plain functions; `session.py` calls them.  Nothing here executes SQL.
+"""
+
+from datetime import UTC, datetime
+from hashlib import blake2s
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Delete, Index, Table, UniqueConstraint, column, event, inspect, update
+from sqlalchemy.orm import Mapper, ORMExecuteState, UserDefinedOption, with_loader_criteria
+
+from catalysis.errors import ModelError
+
+MARK = "deleted_at"
+
+
+class _MarkForCriteria:
+    """`SoftDelete.deleted_at`, for SQLAlchemy alone.
+
+    `with_loader_criteria` tries its lambda on the mixin itself before any model; a real attribute there would
+    shadow the column's default in pydantic models, so subclasses see none.
+    """
+
+    def __get__(self, instance: object, owner: type) -> ColumnElement[Any]:
+        if owner is SoftDelete:
+            return column(MARK)
+        raise AttributeError(MARK)
+
+
+class SoftDelete:
+    """Mixin for a mapped class with a nullable `deleted_at` column: rows of it are marked, not removed.
+
+    `class Task(SoftDelete, ModelWithIdAndTimestamps, table=True)`, or beside a declarative base.  SELECTs,
+    joins, relationships, `any()/has()`, `get`, counts and bulk statements leave marked rows out; deleting an
+    instance or by statement marks them; unique constraints become unique indexes over the unmarked rows.
+    Statements over the bare `Table` and textual SQL are left alone.
+    """
+
+    if not TYPE_CHECKING:
+        deleted_at = _MarkForCriteria()
+
+
+class IncludeDeleted(UserDefinedOption):
+    """See `include_deleted`."""
+
+    propagate_to_loaders = True
+
+
+class HardDelete(UserDefinedOption):
+    """See `hard_delete`."""
+
+
+def include_deleted() -> IncludeDeleted:
+    """An option (`select(Task).options(include_deleted())`, `get(…, options=[…])`) to see marked rows too.
+
+    It goes for the statement's eager loads and for what its objects load later.
+    """
+    return IncludeDeleted()
+
+
+def hard_delete() -> HardDelete:
+    """An option for `delete(Task)`: remove the rows, marked ones included, instead of marking them."""
+    return HardDelete()
+
+
+def mark_of(entity: type[Any]) -> datetime:
+    """The value that marks a row of `entity` now, aware or naive as its column is (naive means UTC)."""
+    kind: Any = inspect(entity).columns[MARK].type
+    aware = getattr(kind, "timezone", False) or getattr(getattr(kind, "impl", None), "timezone", False)
+    now = datetime.now(UTC)
+    return now if aware else now.replace(tzinfo=None)
+
+
+def is_marked(instance: object) -> bool:
+    """Whether the instance, as loaded, is deleted; never loads anything."""
+    return isinstance(instance, SoftDelete) and instance.__dict__.get(MARK) is not None
+
+
+def filter_deleted(executing: ORMExecuteState) -> None:
+    """Rewrite the statement about to run: marked rows out, and a delete into a mark."""
+    if executing.is_column_load:  # by primary key, of a row that the session holds already
+        return
+    options = executing.user_defined_options
+    if executing.is_delete and executing.is_orm_statement:
+        if any(isinstance(option, HardDelete) for option in options):
+            return
+        _mark_instead(executing)
+    if (executing.is_orm_statement or executing.is_select) and not any(
+        isinstance(option, IncludeDeleted) for option in options
+    ):
+        executing.statement = executing.statement.options(_only_unmarked)
+
+
+def _mark_instead(executing: ORMExecuteState) -> None:
+    statement = executing.statement
+    mapper = executing.bind_mapper
+    if not isinstance(statement, Delete) or mapper is None or not issubclass(mapper.class_, SoftDelete):
+        return
+    entity = statement.entity_description["entity"]
+    marking = update(entity).values({MARK: mark_of(mapper.class_)})
+    if statement.whereclause is not None:
+        marking = marking.where(statement.whereclause)
+    if returning := [described["expr"] for described in statement.returning_column_descriptions]:
+        marking = marking.returning(*returning)
+    executing.statement = marking
+
+
+_only_unmarked = with_loader_criteria(
+    SoftDelete, lambda cls: cls.deleted_at.is_(None), include_aliases=True, propagate_to_loaders=False
+)
+
+
+@event.listens_for(Mapper, "after_mapper_constructed")
+def _opt_in(mapper: Mapper[Any], cls: type[Any]) -> None:
+    if not issubclass(cls, SoftDelete):
+        return
+    if MARK not in mapper.columns:
+        raise ModelError(
+            f"{cls.__name__} inherits SoftDelete but has no column {MARK!r}.  Inherit ModelWithIdAndTimestamps "
+            f"too, or add `{MARK}: Mapped[datetime | None]`."
+        )
+    if isinstance(mapper.local_table, Table) and MARK in mapper.local_table.columns:
+        _let_keys_be_reused(mapper.local_table)
+
+
+def _let_keys_be_reused(table: Table) -> None:
+    """Turn unique constraints into unique indexes over unmarked rows, so that a deleted row frees its key."""
+    unmarked = table.columns[MARK].is_(None)
+    for constraint in [c for c in table.constraints if isinstance(c, UniqueConstraint)]:
+        table.constraints.discard(constraint)
+        for unique in (columns := list(constraint.columns)):
+            unique.unique = None
+        name = str(constraint.name) if constraint.name else _index_name(table, [c.name for c in columns])
+        Index(name, *columns, unique=True, postgresql_where=unmarked, sqlite_where=unmarked)
+    for index in table.indexes:
+        if index.unique:
+            for dialect in ("postgresql", "sqlite"):
+                if index.dialect_options[dialect]["where"] is None:
+                    index.dialect_options[dialect]["where"] = unmarked
+
+
+def _index_name(table: Table, columns: list[str]) -> str:
+    name = "_".join(["uq", table.name, *columns])
+    if len(name) <= 63:  # PostgreSQL cuts longer identifiers, and two of them could become one
+        return name
+    return f"{name[:54]}_{blake2s(name.encode(), digest_size=4).hexdigest()}"

@@ -1,0 +1,90 @@
+"""What a session has sent to the database and not committed, kept so that leaving it behind can be reported.
+
+Only descriptions are kept, a handful of them, never the objects: a session may flush a million.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import TextClause
+
+SHOWN = 5
+_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP)\b", re.IGNORECASE)
+
+
+def describe(instance: object, change: str) -> str:
+    """`Task 0190… (changed)`: the class, the key where there is one, and what happened."""
+    state = inspect(instance, raiseerr=False)
+    key = (
+        ""
+        if state is None
+        else " ".join(str(k) for k in state.mapper.primary_key_from_instance(instance) if k)
+    )
+    return f"{type(instance).__name__} {key} ({change})".replace("  ", " ")
+
+
+class UnsavedWork:
+    """A running account of the writes of the current transaction; savepoints rolled back are taken out again."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[str] = []
+        self._at_savepoint: dict[SessionTransaction, int] = {}
+
+    def flushed(self, session: Session) -> None:
+        """Note the objects of a flush that was just sent."""
+        self._note_each(session.new, "new")
+        self._note_each((each for each in session.dirty if session.is_modified(each)), "changed")
+        self._note_each(session.deleted, "deleted")
+
+    def executed(self, executing: ORMExecuteState) -> None:
+        """Note a statement that writes."""
+        statement: Any = executing.statement
+        if isinstance(statement, UpdateBase):
+            self._note(
+                f"{type(statement).__name__.upper()} of {getattr(statement.table, 'name', statement.table)}"
+            )
+        elif isinstance(statement, TextClause) and (verb := _WRITES.match(statement.text)):
+            self._note(f"{verb[1].upper()} by textual SQL")
+
+    def savepoint_begun(self, savepoint: SessionTransaction) -> None:
+        """Remember how much there was."""
+        self._at_savepoint[savepoint] = self.count
+
+    def savepoint_rolled_back(self, savepoint: SessionTransaction) -> None:
+        """Forget what came after it."""
+        self.count = self._at_savepoint.get(savepoint, self.count)
+        del self.first[self.count :]
+
+    def savepoint_ended(self, savepoint: SessionTransaction) -> None:
+        """It is part of its transaction now."""
+        self._at_savepoint.pop(savepoint, None)
+
+    def transaction_ended(self) -> None:
+        """Committed or rolled back: nothing is left behind."""
+        self.count = 0
+        self.first.clear()
+        self._at_savepoint.clear()
+
+    def left_behind(self, session: Session) -> list[str]:
+        """Descriptions of all that would be lost if the session were left now, the count last if there is more."""
+        pending = UnsavedWork()
+        pending.flushed(session)
+        lines = (self.first + pending.first)[:SHOWN]
+        more = self.count + pending.count - len(lines)
+        return [*lines, f"and {more} more"] if more else lines
+
+    def _note_each(self, instances: Iterable[object], change: str) -> None:
+        for instance in instances:
+            if len(self.first) < SHOWN:
+                self.first.append(describe(instance, change))
+            self.count += 1
+
+    def _note(self, description: str) -> None:
+        if len(self.first) < SHOWN:
+            self.first.append(description)
+        self.count += 1
