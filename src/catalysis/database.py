@@ -19,7 +19,6 @@ from sqlmodel import SQLModel
 
 from catalysis.diagnosis import check_tables
 from catalysis.engine.drivers import make_engine
-from catalysis.errors import SettingsError
 from catalysis.session import Session
 from catalysis.settings import DatabaseSettings
 
@@ -146,7 +145,7 @@ class Database:
         try:
             async with asyncio.timeout(timeout), self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
-        except Exception as failure:  # noqa: BLE001 - whatever it is, it is the answer
+        except Exception as failure:  # whatever it is, it is the answer
             error = type(failure).__name__
         return Health(error is None, clock() - started, self.pool_figures(), error)
 

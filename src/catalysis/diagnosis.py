@@ -70,13 +70,13 @@ def _target_of(mapper: Mapper[Any], prop: RelationshipProperty[Any]) -> Mapper[A
             f"{mapper.class_.__name__}.{prop.key} is a relationship to {found[1]!r}, which is not a mapped class.  "
             + _mend_target(mapper, found[1])
         ) from lost
-    target = inspect(entity, raiseerr=False)
+    target: Any = inspect(entity, raiseerr=False)
     if target is None and isinstance(entity, type):
         raise ModelError(
             f"{mapper.class_.__name__}.{prop.key} is a relationship to {entity.__name__}, which has no table.  "
             + _mend_target(mapper, entity.__name__)
         )
-    return target if isinstance(target, Mapper) else None
+    return target if getattr(target, "is_mapper", False) else None
 
 
 def _mend_target(mapper: Mapper[Any], name: str) -> str:

@@ -4,15 +4,14 @@ Statements are heard through SQLAlchemy's public cursor events, attached only wh
 listening costs nothing.  An event carries SQL and never a parameter's value.
 """
 
+import inspect
 import os
-import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
 import greenlet
@@ -87,7 +86,7 @@ def subscribe(listener: Listener) -> Callable[[], None]:
 
 
 @contextmanager
-def heard_in_context(listener: Listener) -> Iterator[None]:
+def heard_in_context(listener: Listener) -> Generator[None]:
     """Call `listener` with the statements of this task and of the tasks it starts, and with no others."""
     token = _in_context.set((*_in_context.get(), listener))
     _start_listening()
@@ -130,7 +129,7 @@ def call_site() -> CallSite | None:
     SQLAlchemy executes inside a greenlet, whose frames end at `greenlet_spawn`; the coroutine that awaits it
     stands in the parent greenlet, so the walk goes on there.
     """
-    frame: FrameType | None = sys._getframe(1)
+    frame = inspect.currentframe()
     current: Any = greenlet.getcurrent()
     while current is not None:
         while frame is not None:

@@ -103,7 +103,7 @@ class ModelWithIdAndTimestamps(SQLModel):
 
     __mapper_args__: ClassVar[dict[str, Any]] = {"eager_defaults": True}
     __clause_element__: ClassVar[_NeedsATable] = _NeedsATable()
-    registry: ClassVar[_RegistryOfModel] = _RegistryOfModel()
+    registry: ClassVar[Any] = _RegistryOfModel()  # pyright: ignore[reportIncompatibleVariableOverride] - as above
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     created_at: datetime = Field(
@@ -139,8 +139,8 @@ class DTO(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_only_what_is_loaded(cls, data: Any) -> Any:
-        state = inspect(data, raiseerr=False)
-        if isinstance(state, InstanceState) and (state.persistent or state.detached):
+        state: Any = inspect(data, raiseerr=False)
+        if getattr(state, "is_instance", False) and state.has_identity:
             wanted = {str(field.validation_alias or name) for name, field in cls.model_fields.items()}
             for name in sorted(wanted & state.unloaded):
                 raise not_loaded(state, name, f"{cls.__name__} reads it")

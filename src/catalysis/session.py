@@ -33,7 +33,7 @@ class UnitOfWork(HookedSession):
         return not is_marked(instance)
 
     def delete(self, instance: object) -> None:
-        """Delete at the next flush; an instance of a `SoftDelete` model, and those its delete cascades to, is marked."""
+        """Delete at the next flush; `SoftDelete` instances are marked, and those the delete cascades to."""
         if not isinstance(instance, SoftDelete):
             return super().delete(instance)
         if not (state := inspect(instance)).has_identity:
@@ -52,10 +52,10 @@ class UnitOfWork(HookedSession):
 @event.listens_for(UnitOfWork, "do_orm_execute")
 def _before_statement(executing: ORMExecuteState) -> None:
     session: Any = executing.session
-    if executing.is_select and executing.is_orm_statement and not can_wait():
-        # SQLAlchemy would go on and fail inside the driver with a bare MissingGreenlet
-        if touched := awaited_attribute(executing):
-            raise not_loaded(*touched, "it was touched")
+    waits = executing.is_select and executing.is_orm_statement and not can_wait()
+    if waits and (touched := awaited_attribute(executing)):
+        # SQLAlchemy would go on and fail inside the driver with a bare MissingGreenlet.
+        raise not_loaded(*touched, "it was touched")
     filter_deleted(executing)
     session.unsaved.executed(executing)
 
@@ -94,7 +94,7 @@ class Session(AsyncSession):
     """
 
     sync_session_class = UnitOfWork
-    sync_session: UnitOfWork
+    sync_session: UnitOfWork  # pyright: ignore[reportIncompatibleVariableOverride] - narrowed, and set once
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

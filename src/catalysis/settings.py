@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from catalysis.errors import SettingsError
 
@@ -34,20 +34,23 @@ def async_url(given: str | URL) -> URL:
     """
     try:
         url = make_url(given)
-        dialect = url.set(drivername=ASYNC_DRIVERS.get(url.drivername, url.drivername)).get_dialect()
+        url = url.set(drivername=ASYNC_DRIVERS.get(url.drivername, url.drivername))
     except (ArgumentError, ValueError):  # the cause quotes the URL, password and all
         raise SettingsError(
             "The database URL cannot be parsed.  Write it as postgresql://user:password@host:5432/name "
             "or sqlite:///file.db, with special characters in the password percent-encoded."
         ) from None
+    try:
+        is_async = url.get_dialect().is_async
+    except NoSuchModuleError:
+        raise SettingsError(f"There is no database driver {url.drivername!r}.") from None
     except ImportError as missing:
         raise SettingsError(f"The database driver {url.drivername!r} is not installed: {missing}.") from None
-    if not dialect.is_async:
+    if not is_async:
         raise SettingsError(
             f"The driver of {url.drivername!r} is synchronous.  Use postgresql:// or sqlite://, which are mapped "
             "to asyncpg and aiosqlite, or name an async driver."
         )
-    url = url.set(drivername=ASYNC_DRIVERS.get(url.drivername, url.drivername))
     return _asyncpg_query(url) if url.get_driver_name() == "asyncpg" else url
 
 

@@ -6,10 +6,10 @@ delete into a mark) is decided here in plain functions; `session.py` calls them.
 
 from datetime import UTC, datetime
 from hashlib import blake2s
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import ColumnElement, Delete, Index, Table, UniqueConstraint, column, event, inspect, update
-from sqlalchemy.orm import Mapper, ORMExecuteState, UserDefinedOption, with_loader_criteria
+from sqlalchemy import ColumnElement, Delete, Index, Table, UniqueConstraint, column, event, update
+from sqlalchemy.orm import Mapper, ORMExecuteState, UserDefinedOption, class_mapper, with_loader_criteria
 
 from catalysis.errors import ModelError
 
@@ -67,7 +67,7 @@ def hard_delete() -> HardDelete:
 
 def mark_of(entity: type[Any]) -> datetime:
     """The value that marks a row of `entity` now, aware or naive as its column is (naive means UTC)."""
-    kind: Any = inspect(entity).columns[MARK].type
+    kind: Any = class_mapper(entity).columns[MARK].type
     aware = getattr(kind, "timezone", False) or getattr(getattr(kind, "impl", None), "timezone", False)
     now = datetime.now(UTC)
     return now if aware else now.replace(tzinfo=None)
@@ -99,7 +99,7 @@ def _mark_instead(executing: ORMExecuteState) -> None:
     if not isinstance(statement, Delete) or mapper is None or not issubclass(mapper.class_, SoftDelete):
         return
     entity = statement.entity_description["entity"]
-    marking = update(entity).values({MARK: mark_of(mapper.class_)})
+    marking: Any = update(entity).values({MARK: mark_of(mapper.class_)})
     if statement.whereclause is not None:
         marking = marking.where(statement.whereclause)
     if returning := [described["expr"] for described in statement.returning_column_descriptions]:
@@ -121,11 +121,12 @@ def _opt_in(mapper: Mapper[Any], cls: type[Any]) -> None:
             f"{cls.__name__} inherits SoftDelete but has no column {MARK!r}.  Inherit ModelWithIdAndTimestamps "
             f"too, or add `{MARK}: Mapped[datetime | None]`."
         )
-    if isinstance(mapper.local_table, Table) and MARK in mapper.local_table.columns:
-        _let_keys_be_reused(mapper.local_table)
+    table = cast("Table[Any]", mapper.local_table)
+    if isinstance(mapper.local_table, Table) and MARK in table.columns:
+        _let_keys_be_reused(table)
 
 
-def _let_keys_be_reused(table: Table) -> None:
+def _let_keys_be_reused(table: "Table[Any]") -> None:
     """Turn unique constraints into unique indexes over unmarked rows, so that a deleted row frees its key."""
     unmarked = table.columns[MARK].is_(None)
     for constraint in [c for c in table.constraints if isinstance(c, UniqueConstraint)]:
@@ -141,7 +142,7 @@ def _let_keys_be_reused(table: Table) -> None:
                     index.dialect_options[dialect]["where"] = unmarked
 
 
-def _index_name(table: Table, columns: list[str]) -> str:
+def _index_name(table: "Table[Any]", columns: list[str]) -> str:
     name = "_".join(["uq", table.name, *columns])
     if len(name) <= 63:  # PostgreSQL cuts longer identifiers, and two of them could become one
         return name

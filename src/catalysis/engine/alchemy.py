@@ -5,7 +5,6 @@ Each is used in one place below, and `tests/engine/test_alchemy.py` fails when a
 
 from typing import Any
 
-from sqlalchemy.engine import Result
 from sqlalchemy.orm import InstanceState, ORMExecuteState
 from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel.orm.session import Session as SyncSession
@@ -23,9 +22,9 @@ def awaited_attribute(executing: ORMExecuteState) -> tuple[InstanceState[Any], s
         path: Any = executing.loader_strategy_path
         return owner, path[-1].key
     if executing.is_column_load:
-        refreshed: Any = executing.load_options._refresh_state
-        names: frozenset[str] | None = executing._orm_compile_options()._only_load_props
-        return refreshed, min(names or refreshed.unloaded)
+        options: Any = executing
+        refreshed = options.load_options._refresh_state
+        return refreshed, min(options._orm_compile_options()._only_load_props or refreshed.unloaded)
     return None
 
 
@@ -38,12 +37,10 @@ class HookedSession(SyncSession):
 
     def _execute_internal(self, *args: Any, **kwargs: Any) -> Any:
         """Every statement of the session passes here; joined collections come out with unique parents."""
-        result = super()._execute_internal(*args, **kwargs)
-        if isinstance(result, Result):
-            context = getattr(result, "context", None)  # a cursor's result has another kind of context
-            if getattr(context, "requires_uniquing", False):
-                return result.unique()
-        return result
+        result: Any = super()._execute_internal(*args, **kwargs)
+        # Only an ORM result has such a context; a scalar, a cursor's or a frozen result has not.
+        context = getattr(result, "context", None)
+        return result.unique() if getattr(context, "requires_uniquing", False) else result
 
     def _identity_lookup(self, *args: Any, **kwargs: Any) -> Any:
         """Every lookup by key passes here: `get`, and the lazy load of a many-to-one."""

@@ -1,6 +1,6 @@
 """FastAPI: a session for each request, answers for the database's errors, and the health of the pool."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any
 
@@ -54,7 +54,7 @@ def lifespan(
     """
 
     @asynccontextmanager
-    async def live(app: FastAPI) -> AsyncIterator[None]:
+    async def live(app: FastAPI) -> AsyncGenerator[None]:
         app.state.database = database or DatabaseService.database()
         if create_tables:
             await app.state.database.create_all()

@@ -1,7 +1,7 @@
 """Watching the statements of one block of code: a list of events, and the questions one asks of it."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import overload
@@ -59,16 +59,12 @@ class QueryLog(Sequence[QueryEvent]):
 
     def repeated(self, at_least: int = 3) -> list[Repeated]:
         """Statements sent `at_least` times from the same line, most frequent first."""
-        counts = Counter((e.sql, e.site) for e in self._events if e.site is not None)
-        return [
-            Repeated(sql, site, count)
-            for (sql, site), count in counts.most_common()
-            if count >= at_least and site is not None
-        ]
+        counts = Counter((event.sql, event.site) for event in self._events if event.site is not None)
+        return [Repeated(sql, site, n) for (sql, site), n in counts.most_common() if n >= at_least]
 
 
 @contextmanager
-def watch_queries(*, limit: int = 10_000) -> Iterator[QueryLog]:
+def watch_queries(*, limit: int = 10_000) -> Generator[QueryLog]:
     """Hear the statements of this task, and of the tasks it starts, for the length of the block.
 
     Yields:

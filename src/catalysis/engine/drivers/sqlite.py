@@ -38,7 +38,8 @@ def engine_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
 
 
 def _in_memory(url: URL) -> bool:
-    return issubclass(url.get_dialect().get_pool_class(url), StaticPool)
+    dialect: Any = url.get_dialect()
+    return issubclass(dialect.get_pool_class(url), StaticPool)
 
 
 def prepare(engine: Engine) -> None:

@@ -1,0 +1,212 @@
+"""Indexes as each database states them: Alembic's two dialect implementations, taught to compare and keep them.
+
+Subclassing an implementation under its own `__dialect__` is Alembic's way to extend one, and it goes for the
+whole process.  Nothing here decides what goes into a revision but "this index is (not) what the model says".
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from alembic.autogenerate.api import AutogenContext
+from alembic.ddl._autogen import ComparisonResult
+from alembic.ddl.postgresql import PostgresqlImpl
+from alembic.ddl.sqlite import SQLiteImpl
+from alembic.operations.ops import CreateIndexOp, DropIndexOp, ModifyTableOps
+from alembic.runtime.plugins import Plugin
+from alembic.util import PriorityDispatchResult
+from alembic.util.sqla_compat import is_expression_index
+from sqlalchemy import Column, Enum, Index, MetaData, String, Table, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateIndex
+
+from catalysis.errors import MigrationError
+
+MAY_NOT_ASK = {"42501", "25006"}
+"""SQLSTATEs of a role that may make no temporary table: insufficient privilege, read-only transaction."""
+
+OVER_EXPRESSION = (
+    "type = 'index' AND EXISTS (SELECT 1 FROM pragma_index_info(sqlite_master.name) AS i WHERE i.name IS NULL)"
+)
+"""Which rows of `sqlite_master` are indexes over an expression: SQLite names no column for such a part."""
+
+
+class CatalysisSQLiteImpl(SQLiteImpl):
+    """SQLite keeps the text of each CREATE INDEX: compared here, and executed again when a table is rebuilt."""
+
+    __dialect__ = "sqlite"
+    transactional_ddl = True  # `Database` begins transactions itself; Alembic thinks of the driver's own habit
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._kept: dict[str, list[str]] = {}
+
+    def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
+        """Equal when the model's CREATE INDEX reads like the one the database remembers."""
+        found = self.index_texts(str(metadata_index.table.name)).get(str(metadata_index.name), "")
+        return self.compare_texts(metadata_index, found)
+
+    def compare_texts(self, metadata_index: Index, found: str) -> ComparisonResult:
+        """`compare_indexes` with the database's text at hand."""
+        wanted = str(CreateIndex(metadata_index).compile(dialect=self.dialect))
+        if _plain_sql(wanted) == _plain_sql(found):
+            return ComparisonResult.Equal()
+        return ComparisonResult.Different(f"{found!r} to {wanted!r}")
+
+    def index_texts(self, table_name: str) -> dict[str, str]:
+        """CREATE INDEX of every index of the table, by the index's name."""
+        return self._definitions("type = 'index'", table_name)
+
+    def expression_index_texts(self, table_name: str) -> dict[str, str]:
+        """The same for the indexes over expressions only."""
+        return self._definitions(OVER_EXPRESSION, table_name)
+
+    def correct_for_autogen_constraints(
+        self, conn_uniques: Any, conn_indexes: Any, metadata_uniques: Any, metadata_indexes: set[Index]
+    ) -> None:
+        """Leave expression indexes, which SQLAlchemy does not reflect here, to `compare_expression_indexes`."""
+        metadata_indexes -= {index for index in metadata_indexes if is_expression_index(index)}
+
+    def compare_type(self, inspector_column: Column[Any], metadata_column: Column[Any]) -> bool:
+        """An enum without a CHECK is text here, whatever the length of its longest value was."""
+        declared = metadata_column.type
+        if isinstance(declared, Enum) and not declared.create_constraint:
+            return not isinstance(inspector_column.type, String)
+        return super().compare_type(inspector_column, metadata_column)
+
+    def prep_table_for_batch(self, batch_impl: Any, table: Table) -> None:
+        """Note what the rebuilding of a table would lose: expression indexes (not reflected) and triggers."""
+        lost = self._definitions(f"type = 'trigger' OR {OVER_EXPRESSION}", table.name)
+        self._kept[table.name] = list(lost.values())
+
+    def rename_table(self, old_table_name: str, new_table_name: str, schema: str | None = None) -> None:
+        """Rename, and if that ends the rebuilding of a table, make again what was noted."""
+        super().rename_table(old_table_name, new_table_name, schema)
+        for definition in self._kept.pop(new_table_name, ()):
+            assert self.connection is not None  # batch mode refuses to work offline
+            try:
+                self.connection.exec_driver_sql(definition)
+            except DBAPIError as failure:
+                raise MigrationError(
+                    f"Table {new_table_name!r} was rebuilt, but this does not fit it any more: {definition}  "
+                    "Drop that index or trigger before the change, and make it anew after it."
+                ) from failure
+
+    def _definitions(self, condition: str, table_name: str) -> dict[str, str]:
+        assert self.connection is not None
+        query = f"SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name = ? AND ({condition})"
+        return {name: sql for name, sql in self.connection.exec_driver_sql(query, (table_name,))}
+
+
+class CatalysisPostgresqlImpl(PostgresqlImpl):
+    """PostgreSQL rewrites what it is given, so it is asked to rewrite the model's index too, on an empty table."""
+
+    __dialect__ = "postgresql"
+
+    def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
+        """Compare method, expressions, predicate and options as the server prints them; plain columns as Alembic does."""
+        if not any(_is_special(index) for index in (metadata_index, reflected_index)):
+            return super().compare_indexes(metadata_index, reflected_index)
+        assert reflected_index.table is not None
+        missing = {column.name for column in metadata_index.columns} - set(reflected_index.table.columns.keys())
+        if missing:
+            return ComparisonResult.Different(f"new columns {sorted(missing)}")
+        found = self._definition(_qualified(reflected_index))
+        try:
+            wanted = self._definition_if_created(metadata_index)
+        except DBAPIError as failure:
+            if getattr(failure.orig, "sqlstate", None) in MAY_NOT_ASK:
+                return ComparisonResult.Skip("this role may not create temporary tables")
+            return ComparisonResult.Different("it cannot be made yet")  # as with an enum value that comes with it
+        return ComparisonResult.Equal() if wanted == found else ComparisonResult.Different(f"{found} to {wanted}")
+
+    def alter_column(self, table_name: str, column_name: str, **kw: Any) -> None:
+        """Text becomes an enum, and one enum another, by way of text; PostgreSQL has no cast of its own for it."""
+        type_ = kw.get("type_")
+        if isinstance(type_, Enum) and type_.native_enum:
+            quoted = self.dialect.identifier_preparer.quote(column_name)
+            target = type_.compile(dialect=self.dialect)
+            kw.setdefault("postgresql_using", f"{quoted}::text::{target}")
+        super().alter_column(table_name, column_name, **kw)
+
+    def _definition(self, qualified_name: str) -> str:
+        assert self.connection is not None
+        return _without_names(
+            self.connection.scalar(text("SELECT pg_get_indexdef(to_regclass(:name))"), {"name": qualified_name})
+            or ""
+        )
+
+    def _definition_if_created(self, index: Index) -> str:
+        assert self.connection is not None
+        assert index.table is not None
+        table = self.dialect.identifier_preparer.format_table(index.table)
+        probe = index.table.to_metadata(MetaData(), schema="pg_temp", name="catalysis_probe")
+        copy = next(each for each in probe.indexes if each.name == index.name)
+        savepoint = self.connection.begin_nested()
+        try:
+            self.connection.exec_driver_sql(f"CREATE TEMPORARY TABLE catalysis_probe (LIKE {table})")
+            self.connection.execute(CreateIndex(copy))
+            return self._definition(_qualified(copy))
+        finally:
+            savepoint.rollback()
+
+
+def compare_expression_indexes(
+    autogen_context: AutogenContext,
+    modify_ops: ModifyTableOps,
+    schema: str | None,
+    table_name: str,
+    conn_table: Table | None,
+    metadata_table: Table | None,
+) -> PriorityDispatchResult:
+    """Alembic's comparison of a table's indexes, for those of SQLite that SQLAlchemy cannot reflect."""
+    impl = autogen_context.migration_context.impl
+    assert isinstance(impl, CatalysisSQLiteImpl)
+    declared = {str(index.name): index for index in (metadata_table.indexes if metadata_table is not None else ())}
+    known = impl.index_texts(table_name)
+    hidden = impl.expression_index_texts(table_name)
+    for name, definition in hidden.items():
+        if name in declared and impl.compare_texts(declared[name], definition).is_equal:
+            continue
+        modify_ops.ops.append(DropIndexOp.from_index(_index_of(definition, name, table_name)))
+    for name, index in declared.items():
+        if is_expression_index(index) and not impl.compare_texts(index, known.get(name, "")).is_equal:
+            modify_ops.ops.append(CreateIndexOp.from_index(index))
+    return PriorityDispatchResult.CONTINUE
+
+
+def setup(plugin: Plugin) -> None:
+    """Called by Alembic for a module that is a plugin."""
+    plugin.add_autogenerate_comparator(
+        compare_expression_indexes, "table", "expression indexes", qualifier="sqlite"
+    )
+
+
+def _index_of(definition: str, name: str, table_name: str) -> Index:
+    found = re.search(r"\sON\s.*?\((?P<what>.*?)\)(?:\s+WHERE\s+(?P<where>.*))?$", definition, re.I | re.S)
+    assert found is not None, definition  # it came from SQLite, which had parsed it
+    options = {"sqlite_where": text(found["where"])} if found["where"] else {}
+    unique = re.match(r"CREATE\s+UNIQUE", definition, re.I) is not None
+    return CreateIndexOp(name, table_name, [text(found["what"])], unique=unique, **options).to_index()
+
+
+def _is_special(index: Index) -> bool:
+    return is_expression_index(index) or any(key.startswith("postgresql_") for key in index.dialect_kwargs)
+
+
+def _qualified(index: Index) -> str:
+    assert index.table is not None
+    parts: Iterable[str | None] = (index.table.schema, index.name)
+    return ".".join('"{}"'.format(part.replace('"', '""')) for part in parts if part)
+
+
+def _without_names(definition: str) -> str:
+    """Of `CREATE UNIQUE INDEX name ON table USING btree (…)`, all but the names."""
+    head, _, what = definition.partition(" USING ")
+    return ("UNIQUE " if head.startswith("CREATE UNIQUE") else "") + what
+
+
+def _plain_sql(statement: str) -> str:
+    """The statement without what does not matter: case, blanks and quotes of names; literals stay as they are."""
+    parts = re.split(r"('(?:[^']|'')*')", statement)
+    return "".join(part if number % 2 else re.sub(r'[\s"`\[\]]', "", part.lower()) for number, part in enumerate(parts))
