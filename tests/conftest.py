@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from catalysis import Database
+from tests.models import made
 from tests.servers import PostgresServer
 
 SERVER_VARIABLE = "CATALYSIS_TEST_POSTGRES_PORT"
@@ -55,3 +57,10 @@ async def backend_url(request: pytest.FixtureRequest, tmp_path) -> str:
     if request.param == "postgres":
         return await fresh_postgres_url()
     return f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+async def database(backend_url: str) -> AsyncIterator[Database]:
+    """A `Database` with the tables of `tests.models`, on each backend."""
+    async with made(backend_url) as database:
+        yield database

@@ -4,13 +4,11 @@ Checks run just before a mapper is configured and before tables are made, and co
 there anyway: a model that works on SQLAlchemy is never refused.
 """
 
-import re
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import MetaData, event, inspect
-from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Mapper, RelationshipProperty
 from sqlmodel import SQLModel
 
@@ -59,24 +57,28 @@ def _check_relationships(mapper: Mapper[Any], cls: type[Any]) -> None:
 
 
 def _target_of(mapper: Mapper[Any], prop: RelationshipProperty[Any]) -> Mapper[Any] | None:
+    """The mapper the relationship leads to; None where only SQLAlchemy can tell (aliases, ambiguous names)."""
     argument: Any = prop.argument
-    try:
-        entity = argument() if callable(argument) and not isinstance(argument, type) else argument
-    except InvalidRequestError as lost:
-        found = re.search(r"expression '(\w+)' failed to locate a name", str(lost))
-        if found is None:
-            raise
+    target: Any
+    if isinstance(argument, str):
+        name = argument.rpartition(".")[2]
+        found = [each for each in mapper.registry.mappers if each.class_.__name__ == name]
+        target = found[0] if len(found) == 1 else None
+        missing = name.isidentifier() and not found
+    else:
+        name = getattr(argument, "__name__", "")
+        target = _inspected(argument)
+        missing = target is None
+    if missing:
         raise ModelError(
-            f"{mapper.class_.__name__}.{prop.key} is a relationship to {found[1]!r}, which is not a mapped class.  "
-            + _mend_target(mapper, found[1])
-        ) from lost
-    target: Any = inspect(entity, raiseerr=False)
-    if target is None and isinstance(entity, type):
-        raise ModelError(
-            f"{mapper.class_.__name__}.{prop.key} is a relationship to {entity.__name__}, which has no table.  "
-            + _mend_target(mapper, entity.__name__)
+            f"{mapper.class_.__name__}.{prop.key} is a relationship to {name!r}, which is not a mapped class.  "
+            + _mend_target(mapper, name)
         )
     return target if getattr(target, "is_mapper", False) else None
+
+
+def _inspected(argument: Any) -> Any:
+    return cast("Any", inspect(argument, raiseerr=False)) if isinstance(argument, type) else argument
 
 
 def _mend_target(mapper: Mapper[Any], name: str) -> str:

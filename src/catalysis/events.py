@@ -118,7 +118,9 @@ _STARTER = os.path.join(os.path.dirname(__file__), "starter") + os.sep
 def _is_users(file: str) -> bool:
     if file.startswith(_STARTER):
         return True
-    if file.startswith(_LIBRARIES):
+    if file.startswith(_LIBRARIES) or file.startswith(
+        "<"
+    ):  # "<string>" is generated code, SQLAlchemy's for one
         return False
     return not file.startswith(_STANDARD_LIBRARY) or file.startswith(_SITE_PACKAGES)
 

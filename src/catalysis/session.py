@@ -13,11 +13,19 @@ from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from catalysis.engine.alchemy import HookedSession, awaited_attribute, can_wait
+from catalysis.engine.alchemy import HookedSession, add_option, awaited_attribute, can_wait
 from catalysis.errors import UncommittedChanges
 from catalysis.events import CallSite, call_site
 from catalysis.models import not_loaded
-from catalysis.soft_delete import MARK, SoftDelete, filter_deleted, is_marked, mark_of
+from catalysis.soft_delete import (
+    MARK,
+    ONLY_UNMARKED,
+    SoftDelete,
+    is_marked,
+    mark_of,
+    marking_statement,
+    wants_filter,
+)
 from catalysis.unsaved import UnsavedWork
 
 
@@ -50,14 +58,20 @@ class UnitOfWork(HookedSession):
 
 
 @event.listens_for(UnitOfWork, "do_orm_execute")
-def _before_statement(executing: ORMExecuteState) -> None:
+def _before_statement(executing: ORMExecuteState) -> Any:
     session: Any = executing.session
     waits = executing.is_select and executing.is_orm_statement and not can_wait()
     if waits and (touched := awaited_attribute(executing)):
         # SQLAlchemy would go on and fail inside the driver with a bare MissingGreenlet.
         raise not_loaded(*touched, "it was touched")
-    filter_deleted(executing)
+    if (marking := marking_statement(executing)) is not None:
+        bind = {key: each for key, each in executing.bind_arguments.items() if key == "bind"}
+        options = executing.local_execution_options
+        return session.execute(marking, executing.parameters, execution_options=options, bind_arguments=bind)
+    if wants_filter(executing):
+        add_option(executing, ONLY_UNMARKED)
     session.unsaved.executed(executing)
+    return None
 
 
 @event.listens_for(UnitOfWork, "after_flush")
@@ -81,8 +95,6 @@ def _after_rollback(session: UnitOfWork, transaction: SessionTransaction) -> Non
 def _after_end(session: UnitOfWork, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
         session.unsaved.transaction_ended()
-    elif transaction.nested:
-        session.unsaved.savepoint_ended(transaction)
 
 
 class Session(AsyncSession):
@@ -123,9 +135,11 @@ class Session(AsyncSession):
 
     async def close(self) -> None:
         """Close as the parent does, and warn `UncommittedChanges` if work is lost by it."""
-        if not self._left_by_error:
-            self._report_left_behind()
-        await super().close()
+        try:
+            if not self._left_by_error:
+                self._report_left_behind()
+        finally:  # warnings may be errors, and the connection goes back all the same
+            await super().close()
 
     async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
         self._left_by_error = type_ is not None  # the error is the report; the rollback is on purpose

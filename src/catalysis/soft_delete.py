@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import ColumnElement, Delete, Index, Table, UniqueConstraint, column, event, update
+from sqlalchemy import ColumnElement, Delete, Index, Table, UniqueConstraint, Update, column, event, update
 from sqlalchemy.orm import Mapper, ORMExecuteState, UserDefinedOption, class_mapper, with_loader_criteria
 
 from catalysis.errors import ModelError
@@ -78,38 +78,36 @@ def is_marked(instance: object) -> bool:
     return isinstance(instance, SoftDelete) and instance.__dict__.get(MARK) is not None
 
 
-def filter_deleted(executing: ORMExecuteState) -> None:
-    """Rewrite the statement about to run: marked rows out, and a delete into a mark."""
-    if executing.is_column_load:  # by primary key, of a row that the session holds already
-        return
-    options = executing.user_defined_options
-    if executing.is_delete and executing.is_orm_statement:
-        if any(isinstance(option, HardDelete) for option in options):
-            return
-        _mark_instead(executing)
-    if (executing.is_orm_statement or executing.is_select) and not any(
-        isinstance(option, IncludeDeleted) for option in options
-    ):
-        executing.statement = executing.statement.options(_only_unmarked)
-
-
-def _mark_instead(executing: ORMExecuteState) -> None:
-    statement = executing.statement
-    mapper = executing.bind_mapper
+def marking_statement(executing: ORMExecuteState) -> Update | None:
+    """The UPDATE to run in the place of a DELETE of a `SoftDelete` model; None for every other statement."""
+    statement, mapper = executing.statement, executing.bind_mapper
     if not isinstance(statement, Delete) or mapper is None or not issubclass(mapper.class_, SoftDelete):
-        return
+        return None
+    if not executing.is_orm_statement or any(
+        isinstance(each, HardDelete) for each in executing.user_defined_options
+    ):
+        return None
     entity = statement.entity_description["entity"]
     marking: Any = update(entity).values({MARK: mark_of(mapper.class_)})
     if statement.whereclause is not None:
         marking = marking.where(statement.whereclause)
     if returning := [described["expr"] for described in statement.returning_column_descriptions]:
         marking = marking.returning(*returning)
-    executing.statement = marking
+    if any(isinstance(each, IncludeDeleted) for each in executing.user_defined_options):
+        marking = marking.options(include_deleted())
+    return marking.execution_options(**statement.get_execution_options())
 
 
-_only_unmarked = with_loader_criteria(
-    SoftDelete, lambda cls: cls.deleted_at.is_(None), include_aliases=True, propagate_to_loaders=False
-)
+def wants_filter(executing: ORMExecuteState) -> bool:
+    """Whether marked rows are to be left out of the statement about to run."""
+    if executing.is_column_load:  # by primary key, of a row that the session holds already
+        return False
+    seen = any(isinstance(each, IncludeDeleted | HardDelete) for each in executing.user_defined_options)
+    return not seen and (executing.is_orm_statement or executing.is_select)
+
+
+ONLY_UNMARKED = with_loader_criteria(SoftDelete, lambda cls: cls.deleted_at.is_(None), include_aliases=True)
+"""The option that leaves marked rows out of everything a statement touches, eager and later lazy loads included."""
 
 
 @event.listens_for(Mapper, "after_mapper_constructed")

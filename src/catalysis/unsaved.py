@@ -6,6 +6,7 @@ Only descriptions are kept, a handful of them, never the objects: a session may 
 import re
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
@@ -33,7 +34,7 @@ class UnsavedWork:
     def __init__(self) -> None:
         self.count = 0
         self.first: list[str] = []
-        self._at_savepoint: dict[SessionTransaction, int] = {}
+        self._at_savepoint: WeakKeyDictionary[SessionTransaction, int] = WeakKeyDictionary()
 
     def flushed(self, session: Session) -> None:
         """Note the objects of a flush that was just sent."""
@@ -60,15 +61,10 @@ class UnsavedWork:
         self.count = self._at_savepoint.get(savepoint, self.count)
         del self.first[self.count :]
 
-    def savepoint_ended(self, savepoint: SessionTransaction) -> None:
-        """It is part of its transaction now."""
-        self._at_savepoint.pop(savepoint, None)
-
     def transaction_ended(self) -> None:
         """Committed or rolled back: nothing is left behind."""
         self.count = 0
         self.first.clear()
-        self._at_savepoint.clear()
 
     def left_behind(self, session: Session) -> list[str]:
         """Descriptions of all that would be lost if the session were left now, the count last if there is more."""

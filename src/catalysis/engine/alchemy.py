@@ -6,6 +6,7 @@ Each is used in one place below, and `tests/engine/test_alchemy.py` fails when a
 from typing import Any
 
 from sqlalchemy.orm import InstanceState, ORMExecuteState
+from sqlalchemy.sql.base import ExecutableOption
 from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel.orm.session import Session as SyncSession
 
@@ -24,8 +25,16 @@ def awaited_attribute(executing: ORMExecuteState) -> tuple[InstanceState[Any], s
     if executing.is_column_load:
         options: Any = executing
         refreshed = options.load_options._refresh_state
-        return refreshed, min(options._orm_compile_options()._only_load_props or refreshed.unloaded)
+        wanted = options._orm_compile_options()._only_load_props or refreshed.unloaded
+        return refreshed, min(wanted & set(refreshed.mapper.column_attrs.keys()) or wanted)
     return None
+
+
+def add_option(executing: ORMExecuteState, option: ExecutableOption) -> None:
+    """Add a loader option to the statement about to run, unless it came with the object whose lazy load this is."""
+    statement: Any = executing.statement
+    if option not in statement._with_options:
+        executing.statement = statement.options(option)
 
 
 class HookedSession(SyncSession):

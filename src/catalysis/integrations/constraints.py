@@ -1,11 +1,13 @@
 """Which constraint an `IntegrityError` is about, told the same way by every database."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase
 from sqlmodel import SQLModel
 
 _SQLITE_COLUMNS = re.compile(r"(UNIQUE|NOT NULL) constraint failed: ([\w., ]+)$")
@@ -52,11 +54,16 @@ def _from_sqlite(message: str) -> Violation:
 
 
 def _unique_name(table_name: str, columns: list[str]) -> str | None:
-    table = SQLModel.metadata.tables.get(table_name)
-    if table is None:
-        return None
-    uniques = [c for c in table.constraints if isinstance(c, UniqueConstraint | PrimaryKeyConstraint)]
-    for unique in [*uniques, *(index for index in table.indexes if index.unique)]:
-        if sorted(column.name for column in unique.columns) == sorted(columns):
-            return str(unique.name) if unique.name else None
+    for metadata in {model.metadata for base in (SQLModel, DeclarativeBase) for model in _below(base)}:
+        if (table := metadata.tables.get(table_name)) is not None:
+            uniques = [c for c in table.constraints if isinstance(c, UniqueConstraint | PrimaryKeyConstraint)]
+            for unique in [*uniques, *(index for index in table.indexes if index.unique)]:
+                if unique.name and sorted(column.name for column in unique.columns) == sorted(columns):
+                    return str(unique.name)
     return None
+
+
+def _below(model: type[Any]) -> Iterator[type[Any]]:
+    for each in model.__subclasses__():
+        yield each
+        yield from _below(each)

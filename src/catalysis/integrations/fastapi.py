@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
+from sqlalchemy import MetaData
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NoResultFound, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.requests import HTTPConnection
@@ -46,18 +47,19 @@ def _site_of(connection: HTTPConnection) -> CallSite | None:
 
 
 def lifespan(
-    database: Database | None = None, *, create_tables: bool = False
+    database: Database | None = None, *, create_tables: bool | MetaData = False
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """`FastAPI(lifespan=lifespan(db))`: the routes use `db` (default: the process's own), closed at shutdown.
 
-    `create_tables` makes missing tables at the start, for trying things out; migrations are for the rest.
+    `create_tables` makes missing tables at the start (True: SQLModel's), for trying things out; migrations are
+    for the rest.
     """
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncGenerator[None]:
         app.state.database = database or DatabaseService.database()
-        if create_tables:
-            await app.state.database.create_all()
+        if create_tables is not False:
+            await app.state.database.create_all(None if create_tables is True else create_tables)
         try:
             yield
         finally:
@@ -81,6 +83,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InvalidPage, _invalid_page)
     app.add_exception_handler(PoolTimeout, _overloaded)
     app.add_exception_handler(StatementError, _statement_failed)
+    app.add_exception_handler(OverflowError, _too_large)
 
 
 def _answer(status: int, detail: Any, **more: Any) -> JSONResponse:
@@ -118,6 +121,13 @@ async def _statement_failed(request: Request, error: Exception) -> Response:
     if isinstance(error, DataError) or (isinstance(error, DBAPIError) and _is_data_fault(error)):
         return _answer(422, "A value does not fit its column.")
     if isinstance(error, StatementError) and isinstance(error.orig, ValueError | OverflowError):
+        return _answer(422, "A value does not fit its column.")
+    raise error
+
+
+async def _too_large(request: Request, error: Exception) -> Response:
+    # SQLite's driver raises it bare, so SQLAlchemy does not wrap it.
+    if "SQLite INTEGER" in str(error):
         return _answer(422, "A value does not fit its column.")
     raise error
 

@@ -16,7 +16,7 @@ from alembic.operations.ops import CreateIndexOp, DropIndexOp, ModifyTableOps
 from alembic.runtime.plugins import Plugin
 from alembic.util import PriorityDispatchResult
 from alembic.util.sqla_compat import is_expression_index
-from sqlalchemy import Column, Enum, Index, MetaData, String, Table, text
+from sqlalchemy import Column, Enum, Index, String, Table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
@@ -26,9 +26,9 @@ MAY_NOT_ASK = {"42501", "25006"}
 """SQLSTATEs of a role that may make no temporary table: insufficient privilege, read-only transaction."""
 
 OVER_EXPRESSION = (
-    "type = 'index' AND EXISTS (SELECT 1 FROM pragma_index_info(sqlite_master.name) AS i WHERE i.name IS NULL)"
+    "type = 'index' AND EXISTS (SELECT 1 FROM pragma_index_info(sqlite_master.name) AS i WHERE i.cid = -2)"
 )
-"""Which rows of `sqlite_master` are indexes over an expression: SQLite names no column for such a part."""
+"""Which rows of `sqlite_master` are indexes over an expression: SQLite numbers such a part -2."""
 
 
 class CatalysisSQLiteImpl(SQLiteImpl):
@@ -140,8 +140,9 @@ class CatalysisPostgresqlImpl(PostgresqlImpl):
         assert self.connection is not None
         assert index.table is not None
         table = self.dialect.identifier_preparer.format_table(index.table)
-        probe = index.table.to_metadata(MetaData(), schema="pg_temp", name="catalysis_probe")
-        copy = next(each for each in probe.indexes if each.name == index.name)
+        creation = CreateIndexOp.from_index(index)
+        creation.schema, creation.table_name = "pg_temp", "catalysis_probe"
+        copy = creation.to_index()
         savepoint = self.connection.begin_nested()
         try:
             self.connection.exec_driver_sql(f"CREATE TEMPORARY TABLE catalysis_probe (LIKE {table})")

@@ -1,0 +1,239 @@
+"""The `catalysis` command.  Commands only: each reads its options, calls the library, and prints.
+
+What a command needs is imported inside it, so that `--help` and `--version` answer at once.
+"""
+
+import asyncio
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from catalysis.errors import CatalysisError
+
+if TYPE_CHECKING:
+    from catalysis.database import Database
+    from catalysis.migrations import Step
+
+T = TypeVar("T")
+
+EXTRAS = {
+    "fastapi": "starter",
+    "uvicorn": "starter",
+    "pwdlib": "starter",
+    "jwt": "starter",
+    "temporalio": "temporal",
+}
+"""The extra that installs a module."""
+
+output = Console(soft_wrap=True, highlight=False)
+complaints = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class Commands(TyperGroup):
+    """The one place where an error of ours becomes a line on stderr and the exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except CatalysisError as failure:
+            message = str(failure)
+        except ModuleNotFoundError as missing:
+            extra = EXTRAS.get((missing.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            message = f"{missing.name} is not installed: pip install 'catalysis[{extra}]'"
+        complaints.print(f"error: {message}", markup=False, style="red")
+        raise typer.Exit(1)
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+migrate = typer.Typer(no_args_is_help=True, help="Bring the database to the models, with Alembic.")
+app.add_typer(migrate, name="migrate")
+
+Url = Annotated[str | None, typer.Option("--url", help="The database; by default the one of DATABASE_URL.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="pyproject.toml or alembic.ini; by default of this folder."),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.print(f"catalysis {installed_version('catalysis')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is."),
+    ] = False,
+) -> None:
+    """An async data layer over SQLAlchemy and SQLModel."""
+
+
+@app.command()
+def version() -> None:
+    """Say which version this is."""
+    _print_version(True)
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(help="Of the project and its folder.")]) -> None:
+    """Write a backend to start from: FastAPI, users and permissions, tasks, migrations, tests."""
+    from catalysis.starter import write_project
+
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise CatalysisError(
+            f"{name!r} cannot name a project.  Begin with a letter, go on with letters, digits, '-' and '_'."
+        )
+    target = Path(name)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CatalysisError(f"{target} is there already and not empty.  Choose another name.")
+    with output.status(f"Writing {name}…"):
+        write_project(name, target)
+    output.print(
+        f"[green]Wrote[/] {target}/  Now:\n\n  cd {target}\n  make run   [dim]# http://127.0.0.1:8000/docs[/]"
+    )
+
+
+@migrate.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the revisions go.")] = Path("migrations"),
+    models: Annotated[
+        str | None,
+        typer.Option(help="The module with the tables, as in app.models or app.models:Base.metadata."),
+    ] = None,
+) -> None:
+    """Write the migrations folder, and where it is into pyproject.toml."""
+    from catalysis.migrations.project import guess_models, init_project
+
+    for path in init_project(folder, models or guess_models()):
+        output.print(f"[green]Wrote[/] {path}")
+    output.print("Now: catalysis migrate revision -m 'first tables', then catalysis migrate upgrade")
+
+
+@migrate.command()
+def revision(
+    message: Annotated[str, typer.Option("--message", "-m", help="What the revision does.")],
+    autogenerate: Annotated[
+        bool,
+        typer.Option(
+            "--autogenerate/--empty", help="Fill it with what the models have and the database has not."
+        ),
+    ] = True,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write a revision from the difference between models and database."""
+    from catalysis.migrations import load_config, revise
+
+    found = load_config(config)
+    path = _with_database(
+        url, lambda database: revise(database, message, autogenerate=autogenerate, config=found)
+    )
+    if path is None:
+        output.print("No revision written: the models and the database do not differ.")
+    else:
+        output.print(f"[green]Wrote[/] {path}  Read it before you upgrade.")
+
+
+@migrate.command()
+def upgrade(
+    to: Annotated[str, typer.Argument(metavar="REVISION")] = "head",
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Apply revisions, up to the newest."""
+    from catalysis.migrations import load_config
+    from catalysis.migrations import upgrade as apply
+
+    found = load_config(config)
+    with output.status("Upgrading…"):
+        steps = _with_database(url, lambda database: apply(database, to, config=found, on_step=_print_step))
+    if not steps:
+        output.print("Nothing to do: the database is up to date.")
+
+
+@migrate.command(context_settings={"ignore_unknown_options": True})  # so that -1 is a revision
+def downgrade(
+    to: Annotated[str, typer.Argument(metavar="REVISION", help="-1: the one before; base: before all.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Take revisions back.  Tables and columns that they made go, rows and all."""
+    from catalysis.migrations import downgrade as take_back
+    from catalysis.migrations import load_config
+
+    found = load_config(config)
+    if not yes and sys.stdin.isatty():
+        typer.confirm(
+            f"Taking revisions back to {to} drops what they made, with its rows.  Go on?", abort=True
+        )
+    with output.status("Downgrading…"):
+        steps = _with_database(
+            url, lambda database: take_back(database, to, config=found, on_step=_print_step)
+        )
+    if not steps:
+        output.print("Nothing to do: the database is there already.")
+
+
+@migrate.command()
+def current(url: Url = None, config: ConfigFile = None) -> None:
+    """Say at which revision the database is."""
+    from catalysis.migrations import current as revisions_of
+    from catalysis.migrations import load_config
+
+    found = load_config(config)
+    revisions = _with_database(url, lambda database: revisions_of(database, config=found))
+    output.print("\n".join(revisions) or "The database was never migrated.")
+
+
+@migrate.command()
+def history(config: ConfigFile = None) -> None:
+    """List the revisions, newest first."""
+    from catalysis.migrations.runner import print_history
+
+    print_history(config)
+
+
+@migrate.command()
+def check(url: Url = None, config: ConfigFile = None) -> None:
+    """Say in what the models differ from the database; exit code 1 if in anything."""
+    from catalysis.migrations import check as differences_of
+    from catalysis.migrations import load_config
+
+    found = load_config(config)
+    with output.status("Comparing…"):
+        differences = _with_database(url, lambda database: differences_of(database, config=found))
+    if differences:
+        output.print("\n".join(differences), markup=False)
+        raise typer.Exit(1)
+    output.print("No difference between the models and the database.")
+
+
+def _with_database(url: str | None, work: "Callable[[Database], Awaitable[T]]") -> T:
+    from catalysis.database import Database
+
+    async def run() -> T:
+        database = Database(url)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(run())
+
+
+def _print_step(step: "Step") -> None:
+    output.print(f"{'up  ' if step.up else 'down'} {step.revision}  {step.message}", markup=False)

@@ -1,0 +1,78 @@
+"""What can go wrong with a migration, in one clear line each: Alembic's, the database's and the revision's errors."""
+
+import re
+import traceback
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from catalysis.database import Database
+from catalysis.errors import CatalysisError, MigrationError
+
+
+def unreachable(database: Database, failure: Exception) -> MigrationError:
+    """The error for a connection that could not be opened; it names the database without its password."""
+    url = make_url(database.settings.url)
+    reason = _first_line(failure) or type(failure).__name__
+    if url.password:
+        reason = reason.replace(str(url.password), "***")
+    return MigrationError(
+        f"The database {url.render_as_string(hide_password=True)} cannot be reached: {reason}.  "
+        "Start it, or correct DATABASE_URL (or --url)."
+    )
+
+
+def explain(failure: Exception, config: Config, asked: str = "") -> CatalysisError | None:
+    """The failure of a command as an error of ours; None if it is nothing we know.
+
+    `asked` is the revision that the user named, which tells it from one that the database names.
+    """
+    line = _line_of_revision(failure)
+    if line is not None:
+        return MigrationError(f"{line}: {_first_line(failure)}.  The revision was rolled back.")
+    if isinstance(failure, CatalysisError):
+        return failure
+    if isinstance(failure, CommandError):
+        return MigrationError(_of_alembic(str(failure), ScriptDirectory.from_config(config), asked))
+    if isinstance(failure, DBAPIError):
+        return MigrationError(f"The database refuses: {_first_line(failure)}.")
+    return None
+
+
+def _of_alembic(message: str, scripts: ScriptDirectory, asked: str) -> str:
+    if unknown := re.match(r"Can't locate revision identified by '(.+)'", message):
+        if unknown[1] in asked:
+            return f"There is no revision {unknown[1]!r} in {scripts.versions}."
+        return (
+            f"The database is at revision {unknown[1]!r}, which is not in {scripts.versions}: it was migrated by newer "
+            "code, or by another project.  Bring the code up to date, or use another database."
+        )
+    if "ultiple head" in message:
+        return (
+            f"The revisions end in more than one head: {', '.join(scripts.get_heads())}.  Join them with "
+            "`alembic merge heads`, or name one of them."
+        )
+    if "Target database is not up to date" in message:
+        return "The database is not at the newest revision.  Run `catalysis migrate upgrade` first."
+    return message
+
+
+def _line_of_revision(failure: Exception) -> str | None:
+    """File and line of the revision that the failure came out of."""
+    lines = [
+        f"{Path(frame.f_code.co_filename).name}, line {number}"
+        for frame, number in traceback.walk_tb(failure.__traceback__)
+        if "down_revision" in frame.f_globals
+    ]
+    return lines[-1] if lines else None
+
+
+def _first_line(failure: BaseException) -> str:
+    """What the driver or Python said, without the statement, its parameters and PostgreSQL's DETAIL."""
+    cause = failure.orig if isinstance(failure, DBAPIError) and failure.orig is not None else failure
+    text = str(cause).strip().partition("\n")[0].rstrip(".")
+    return re.sub(r"^<class '[\w.]+'>: ", "", text)  # SQLAlchemy's asyncpg dialect begins with the class

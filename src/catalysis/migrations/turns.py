@@ -1,0 +1,126 @@
+"""Whose turn it is: of several processes that migrate one database, one works and the others wait.
+
+The one place of migrations that knows what each database needs around a run.  It is synchronous, as Alembic is,
+and waits by way of SQLAlchemy's greenlet.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.util import await_only
+
+from catalysis.errors import MigrationError
+
+LOCK_KEY = 0x63617461_6C797369
+"""The key of PostgreSQL's advisory lock: "catalysi", in ASCII."""
+
+PAUSE = 0.1
+"""Seconds between two attempts to get one's turn."""
+
+
+class Turn(Protocol):
+    """What a database needs around a run of revisions."""
+
+    transaction_per_revision: bool
+    """Whether each revision commits by itself; if not, the run is one transaction."""
+
+    def around(self, connection: Connection) -> AbstractContextManager[None]:
+        """Entered outside a transaction, and left outside one."""
+        ...
+
+    def within(self, connection: Connection) -> AbstractContextManager[None]:
+        """Entered at the start of the run, before Alembic looks at the version, and left before its last commit."""
+        ...
+
+
+class PostgresqlTurn:
+    """A session's advisory lock, which outlives the transactions of the revisions and dies with the connection."""
+
+    transaction_per_revision = True
+
+    @contextmanager
+    def around(self, connection: Connection) -> Iterator[None]:
+        """Wait for the lock by asking again and again: a waiting statement could run into a timeout."""
+        connection.detach()  # closed afterwards instead of pooled, and the lock and the setting with it
+        while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
+            connection.rollback()
+            await_only(asyncio.sleep(PAUSE))
+        connection.exec_driver_sql("SET statement_timeout = 0")  # the one for requests would break long migrations
+        connection.commit()
+        yield
+
+    @contextmanager
+    def within(self, connection: Connection) -> Iterator[None]:
+        """Nothing more."""
+        yield
+
+
+class SQLiteTurn:
+    """One writing transaction for the whole run, with foreign keys off: a batch drops tables that others refer to."""
+
+    transaction_per_revision = False
+
+    @contextmanager
+    def around(self, connection: Connection) -> Iterator[None]:
+        """The pragma has no effect inside a transaction.
+
+        Source: SQLite documentation, "PRAGMA foreign_keys".
+        """
+        enforced = connection.exec_driver_sql("PRAGMA foreign_keys").scalar()
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        connection.commit()
+        try:
+            yield
+        finally:
+            connection.rollback()
+            connection.exec_driver_sql(f"PRAGMA foreign_keys = {enforced}")
+            connection.commit()
+
+    @contextmanager
+    def within(self, connection: Connection) -> Iterator[None]:
+        """Wait for the right to write before Alembic looks at the version; at the end see that all rows have parents.
+
+        Raises:
+            MigrationError: a row refers to one that is not there.
+        """
+        while not _try_to_begin(connection):
+            await_only(asyncio.sleep(PAUSE))
+        yield
+        orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        if orphans:
+            pairs = Counter((table, parent) for table, _, parent, _ in orphans)
+            found = ", ".join(f"{count} in {table!r} without their {parent!r}" for (table, parent), count in pairs.items())
+            raise MigrationError(f"Rows would refer to rows that are not there: {found}.  Mend them in the revision.")
+
+
+class NoTurn:
+    """Databases about which nothing special is known."""
+
+    transaction_per_revision = True
+
+    @contextmanager
+    def around(self, connection: Connection) -> Iterator[None]:
+        """Nothing."""
+        yield
+
+    within = around
+
+
+def turn_for(dialect: str) -> Turn:
+    """What the database needs; nothing if it is one we do not know."""
+    return {"postgresql": PostgresqlTurn, "sqlite": SQLiteTurn}.get(dialect, NoTurn)()
+
+
+def _try_to_begin(connection: Connection) -> bool:
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except OperationalError as failure:
+        if "database is locked" in str(failure.orig):
+            return False
+        raise
+    return True

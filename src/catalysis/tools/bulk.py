@@ -1,0 +1,272 @@
+"""Writing many rows: `bulk_insert`, `upsert` and `bulk_update`, in chunks and in the session's transaction.
+
+Nothing is committed here.  After a failure the transaction holds the chunks before it: roll back, or wrap the call
+in `session.begin_nested()` to keep what came earlier.
+
+A chunk is one call of the driver's `executemany`, measured as the quickest on both drivers.  It pipelines, has no
+bound on parameters, and lets a row of an upsert repeat the key of an earlier one.  Only ids that the database makes
+need a VALUES list with RETURNING, which SQLAlchemy cuts to the driver's bound.
+"""
+
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from inspect import isawaitable
+from itertools import groupby
+from typing import Any, Literal, TypeAlias, overload
+
+from sqlalchemy import insert
+from sqlalchemy import update as update_statement
+from sqlalchemy.exc import StatementError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalysis.errors import BulkError
+from catalysis.tools.conflict import ConflictKey, Key, find_key
+from catalysis.tools.rows import Row, RowCompleter, RowReader, Rows, in_chunks
+
+Progress: TypeAlias = Callable[[int], object]
+"""Told the number of rows so far after each chunk; a coroutine function is awaited."""
+
+CHUNK_SIZE = 1000
+
+_ROWS_ARE_COMPLETE = {
+    "render_nulls": True
+}  # else SQLAlchemy starts a new statement wherever a None comes or goes
+
+
+@overload
+async def bulk_insert(
+    session: AsyncSession,
+    model: type[Any],
+    rows: Rows,
+    *,
+    chunk_size: int = ...,
+    returning: Literal[False] = ...,
+    on_progress: Progress | None = ...,
+) -> int: ...
+@overload
+async def bulk_insert(
+    session: AsyncSession,
+    model: type[Any],
+    rows: Rows,
+    *,
+    chunk_size: int = ...,
+    returning: Literal[True],
+    on_progress: Progress | None = ...,
+) -> list[Any]: ...
+async def bulk_insert(
+    session: AsyncSession,
+    model: type[Any],
+    rows: Rows,
+    *,
+    chunk_size: int = CHUNK_SIZE,
+    returning: bool = False,
+    on_progress: Progress | None = None,
+) -> int | list[Any]:
+    """INSERT rows, and return how many; with `returning=True` their primary keys, in the order of the rows.
+
+    `rows` may be any iterable, a generator or an async iterable of mappings by attribute name, pydantic models, or
+    instances of the model that are in no session; at most `chunk_size` of them are held at a time, and all the ids
+    if you ask for them (tuples where the key is composite).  Defaults apply as in a flush, for which None is absent
+    too.  Instances are only read: they get neither ids nor defaults.
+
+    Raises:
+        BulkError: a row has an unknown key or lacks a value it needs; the message gives its number, from 1.
+        DBAPIError: the database refused; SQLAlchemy's own error, with the numbers of the rows added.
+    """
+    reader = RowReader("bulk_insert", model)
+    completer = RowCompleter(reader)
+    statement: Any = insert(model)
+    with_ids = statement.returning(*(getattr(model, k) for k in reader.key), sort_by_parameter_order=True)
+
+    async def write(chunk: list[Row]) -> Sequence[Any]:
+        values = [completer.complete(row) for row in chunk]
+        ids = [_id(reader, row) for row in values] if returning else []
+        if all(known is not None for known in ids):
+            await session.execute(statement, values, execution_options=_ROWS_ARE_COMPLETE)
+            return ids
+        result = await session.execute(with_ids, values, execution_options=_ROWS_ARE_COMPLETE)
+        return [_scalar(tuple(row)) for row in result]
+
+    done, ids = await _write_chunks(reader, rows, write, chunk_size, on_progress)
+    return ids if returning else done
+
+
+@overload
+async def upsert(
+    session: AsyncSession,
+    model: type[Any],
+    rows: Rows,
+    *,
+    key: Key | None = ...,
+    update: Iterable[str] | None = ...,
+    chunk_size: int = ...,
+    returning: Literal[False] = ...,
+    on_progress: Progress | None = ...,
+) -> int: ...
+@overload
+async def upsert(
+    session: AsyncSession,
+    model: type[Any],
+    rows: Rows,
+    *,
+    key: Key | None = ...,
+    update: Iterable[str] | None = ...,
+    chunk_size: int = ...,
+    returning: Literal[True],
+    on_progress: Progress | None = ...,
+) -> list[Any]: ...
+async def upsert(
+    session: AsyncSession,
+    model: type[Any],
+    rows: Rows,
+    *,
+    key: Key | None = None,
+    update: Iterable[str] | None = None,
+    chunk_size: int = CHUNK_SIZE,
+    returning: bool = False,
+    on_progress: Progress | None = None,
+) -> int | list[Any]:
+    """INSERT rows, or UPDATE those whose key is there already; returns what `bulk_insert` does.
+
+    `key` names the attribute(s) that tell rows apart, or a unique constraint or index; the default is the primary
+    key.  `update` names the attributes to overwrite in a row already there: by default all that the row gives
+    (of a pydantic model, the fields that were set) but the key and the primary key; `()` leaves the row as it is.
+    `onupdate` columns are set too.  When rows share a key the last one wins, as if they came one by one.
+
+    In `SoftDelete` models a key other than the primary key is looked for among unmarked rows only.  Objects of the
+    session are not refreshed.  With `returning=True` and a key that is not the primary key, each chunk is followed
+    by one SELECT of its ids.
+
+    Raises:
+        BulkError: nothing makes the key unique, a row lacks it, or as in `bulk_insert`.
+        DBAPIError: as in `bulk_insert`.
+    """
+    reader = RowReader("upsert", model)
+    completer = RowCompleter(reader)
+    unique = find_key(reader, key, session.get_bind(model).dialect.name)
+    kept = {*unique.attributes, *reader.key}
+    overwritten = None if update is None else reader.known("update", update)
+
+    async def write(chunk: list[Row]) -> Sequence[Any]:
+        for row in chunk:
+            _require(reader, row, unique.attributes, none_too=not unique.nulls_are_equal)
+        for changed, same in groupby(
+            chunk, lambda row: row.given - kept if overwritten is None else overwritten
+        ):
+            values = [completer.complete(row) for row in same]
+            await session.execute(
+                unique.insert(reader, changed), values, execution_options=_ROWS_ARE_COMPLETE
+            )
+        return await _ids(session, reader, unique, chunk) if returning else ()
+
+    done, ids = await _write_chunks(reader, rows, write, chunk_size, on_progress)
+    return ids if returning else done
+
+
+async def bulk_update(
+    session: AsyncSession,
+    model: type[Any],
+    rows: Rows,
+    *,
+    chunk_size: int = CHUNK_SIZE,
+    on_progress: Progress | None = None,
+) -> int:
+    """UPDATE rows by primary key, each with the other attributes it gives, and return how many rows were given.
+
+    A key that is not in the table changes nothing and is no error.  `onupdate` columns are set.
+
+    Raises:
+        BulkError: a row has an unknown key or lacks its primary key.
+        DBAPIError: as in `bulk_insert`.
+    """
+    reader = RowReader("bulk_update", model)
+    wanted = frozenset(reader.key)
+
+    async def write(chunk: list[Row]) -> Sequence[Any]:
+        for row in chunk:
+            _require(reader, row, reader.key, none_too=True)
+        values = [{name: row.values[name] for name in row.given | wanted} for row in chunk]
+        await session.execute(update_statement(model), values)
+        return ()
+
+    done, _ = await _write_chunks(reader, rows, write, chunk_size, on_progress)
+    return done
+
+
+async def _write_chunks(
+    reader: RowReader,
+    rows: Rows,
+    write: Callable[[list[Row]], Awaitable[Sequence[Any]]],
+    chunk_size: int,
+    on_progress: Progress | None,
+) -> tuple[int, list[Any]]:
+    """Read, write and tell, chunk by chunk; returns the number of rows and what `write` returned for them."""
+    if chunk_size < 1:
+        raise BulkError(
+            f"{reader.operation} {reader.model.__name__}: chunk_size is {chunk_size}; give 1 or more."
+        )
+    done = 0
+    ids: list[Any] = []
+    async with aclosing(in_chunks(rows, chunk_size)) as chunks:
+        async for chunk in chunks:
+            first, last = done + 1, done + len(chunk)
+            read = [reader.read(number, row) for number, row in enumerate(chunk, first)]
+            with _naming_rows(reader, first, last):
+                ids += await write(read)
+            done = last
+            if on_progress is not None and isawaitable(told := on_progress(done)):
+                await told
+    return done, ids
+
+
+@contextmanager
+def _naming_rows(reader: RowReader, first: int, last: int) -> Generator[None]:
+    try:
+        yield
+    except StatementError as failure:
+        failure.hide_parameters = True  # a thousand rows of the caller's data do not belong in a log
+        failure.add_detail(f"{reader.operation} {reader.model.__name__}: in rows {first} to {last}")
+        raise
+
+
+def _require(reader: RowReader, row: Row, attributes: Iterable[str], *, none_too: bool) -> None:
+    for name in attributes:
+        if name not in row.values or (none_too and row.values[name] is None):
+            raise reader.missing(row.number, name, "tells which row is meant")
+
+
+async def _ids(session: AsyncSession, reader: RowReader, unique: ConflictKey, chunk: list[Row]) -> list[Any]:
+    """The primary keys of rows just written, in their order."""
+    if set(unique.attributes) == set(reader.key):
+        return [_id(reader, row.values) for row in chunk]
+    wanted = [tuple(row.values[name] for name in unique.attributes) for row in chunk]
+    found: dict[tuple[Any, ...], Any] = {}
+
+    async def find(keys: Sequence[tuple[Any, ...]]) -> list[Any]:
+        rows = (await session.execute(unique.select(reader, keys))).all()
+        ids = [_scalar(tuple(row[: len(reader.key)])) for row in rows]
+        found.update(zip((tuple(row[len(reader.key) :]) for row in rows), ids, strict=True))
+        return ids
+
+    size = session.get_bind(reader.model).dialect.insertmanyvalues_max_parameters // len(unique.columns)
+    for start in range(0, len(wanted), size):
+        await find(wanted[start : start + size])
+    for row, key in zip(chunk, wanted, strict=True):
+        if key not in found:  # equal for the database, not for Python: a collation, or a value it converted
+            ids = await find([key])
+            if not ids:
+                raise BulkError(
+                    f"{reader.at(row.number)} was written, but its key finds no row; was it changed by a trigger?"
+                )
+            found[key] = ids[0]
+    return [found[key] for key in wanted]
+
+
+def _id(reader: RowReader, values: Mapping[str, Any]) -> Any:
+    """The primary key in `values`; None unless all of it is there."""
+    key = tuple(values.get(name) for name in reader.key)
+    return None if None in key else _scalar(key)
+
+
+def _scalar(key: tuple[Any, ...]) -> Any:
+    return key[0] if len(key) == 1 else key

@@ -1,0 +1,122 @@
+"""What makes a row of an upsert the same row: its unique key, and the ON CONFLICT clause that follows from it.
+
+Only statements are built here.  Which databases have ON CONFLICT is known in this module and nowhere else.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Index,
+    PrimaryKeyConstraint,
+    Select,
+    Table,
+    UniqueConstraint,
+    and_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import QueryableAttribute
+
+from catalysis.errors import BulkError
+from catalysis.tools.rows import RowReader, values_on_update
+
+Key: TypeAlias = str | QueryableAttribute[Any] | Sequence[str | QueryableAttribute[Any]]
+
+_INSERTS = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictKey:
+    """A unique key of one table."""
+
+    name: str
+    attributes: tuple[str, ...]
+    columns: tuple[Column[Any], ...]
+    where: ColumnElement[bool] | None
+    """The rows among which it is unique; None for all."""
+    nulls_are_equal: bool
+    dialect: str
+
+    def insert(self, reader: RowReader, update: Iterable[str]) -> Any:
+        """INSERT into the model's table that updates the attributes `update` of the row already there, if any."""
+        statement = _INSERTS[self.dialect](reader.model)
+        target: dict[str, Any] = {"index_elements": self.columns, "index_where": self.where}
+        changed: dict[Any, Any] = {
+            column: statement.excluded[column.key] for name in update for column in reader.columns[name]
+        }
+        if not changed:
+            return statement.on_conflict_do_nothing(**target)
+        return statement.on_conflict_do_update(**target, set_=changed | values_on_update(reader, changed))
+
+    def select(self, reader: RowReader, keys: Sequence[tuple[Any, ...]]) -> Select[Any]:
+        """Primary key and this key of the rows that have one of `keys`."""
+        columns = self.columns
+        if len(keys) == 1:  # also NULL, which IN never finds
+            found = and_(*(column == value for column, value in zip(columns, keys[0], strict=True)))
+        elif len(columns) == 1:
+            found = columns[0].in_([key for (key,) in keys])
+        else:
+            found = tuple_(*columns).in_(keys)
+        statement = select(*reader.mapper.primary_key, *columns).where(found)
+        return statement if self.where is None else statement.where(self.where)
+
+
+def find_key(reader: RowReader, key: Key | None, dialect: str) -> ConflictKey:
+    """The unique key meant by `key`: attributes, or the name of a constraint or index; None is the primary key.
+
+    Raises:
+        BulkError: the database has no ON CONFLICT, the model spans tables, or nothing makes that key unique.
+    """
+    name = reader.model.__name__
+    table: Any = reader.mapper.local_table
+    if dialect not in _INSERTS:
+        raise BulkError(f"upsert {name}: there is no INSERT … ON CONFLICT on {dialect}.")
+    if not isinstance(table, Table) or len(reader.mapper.tables) > 1:
+        raise BulkError(f"upsert {name}: the model is stored in several tables, and ON CONFLICT writes one.")
+    candidates = list(_unique_keys(reader, cast("Table[Any]", table), dialect))
+    if isinstance(key, str) and key not in reader.columns:
+        wanted: object = f"constraint or index {key!r}"
+        found = [each for each in candidates if each.name == key]
+    else:
+        parts = reader.key if key is None else [key] if isinstance(key, str | QueryableAttribute) else key
+        wanted = attributes = {part if isinstance(part, str) else part.key for part in parts}
+        found = [each for each in candidates if set(each.attributes) == attributes]
+    if not found:
+        raise BulkError(
+            f"upsert {name}: no primary key, unique constraint or unique index of table {table.name!r} is over "
+            f"exactly {wanted}, so the database cannot tell which row is meant.  Add one, or use one of "
+            f"{', '.join(str(list(each.attributes)) for each in candidates)}."
+        )
+    return min(found, key=lambda each: each.where is not None)
+
+
+def _unique_keys(reader: RowReader, table: Table[Any], dialect: str) -> Iterator[ConflictKey]:
+    attribute_of = {columns[0]: attribute for attribute, columns in reader.columns.items()}
+    for unique in (table.primary_key, *table.constraints, *table.indexes):
+        if isinstance(unique, Index):
+            columns = (
+                tuple(each for each in unique.expressions if isinstance(each, Column))
+                if unique.unique
+                else ()
+            )
+            whole = len(columns) == len(unique.expressions)
+        else:
+            columns = (
+                tuple(unique.columns) if isinstance(unique, PrimaryKeyConstraint | UniqueConstraint) else ()
+            )
+            whole = True
+        if columns and whole and all(column in attribute_of for column in columns):
+            options = unique.dialect_options[dialect]
+            yield ConflictKey(
+                name=str(unique.name),
+                attributes=tuple(attribute_of[column] for column in columns),
+                columns=columns,
+                where=options.get("where"),
+                nulls_are_equal=bool(options.get("nulls_not_distinct")),
+                dialect=dialect,
+            )

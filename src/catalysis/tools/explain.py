@@ -1,0 +1,163 @@
+"""`explain`: ask the database for the plan of a statement, with the statement's own parameters bound.
+
+The statement is the one the session would send, with what its hooks add to it (soft delete, for one).  Nothing stays
+behind: ANALYZE, which executes, is undone, and the session's objects, transaction and unsaved work are as before.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Insert, event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.sql.base import Executable
+from sqlalchemy.sql.ddl import ExecutableDDLElement
+from sqlalchemy.sql.elements import ClauseElement
+
+from catalysis.errors import ExplainError
+from catalysis.tools.query_plan import QueryPlan, read_postgresql, read_sqlite
+
+ONLY_EXPLAINED = "catalysis_only_explained"
+"""Execution option of a statement that passes a session's hooks but is not executed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """How one database explains."""
+
+    command: Callable[[bool, bool], str]
+    """From `analyze` and `buffers`."""
+    read: Callable[[Sequence[Any]], QueryPlan]
+    needs_undoing: bool
+    """A failing or analyzing EXPLAIN leaves traces in the transaction."""
+
+
+def _postgresql_command(analyze: bool, buffers: bool) -> str:
+    # BUFFERS is said in words: from PostgreSQL 18 ANALYZE implies it, before 13 it could not stand alone.
+    options = [
+        "FORMAT JSON",
+        *["ANALYZE"][:analyze],
+        *[f"BUFFERS {str(buffers).upper()}"][: analyze or buffers],
+    ]
+    return f"EXPLAIN ({', '.join(options)}) "
+
+
+_DIALECTS = {
+    "postgresql": _Dialect(_postgresql_command, read_postgresql, needs_undoing=True),
+    "sqlite": _Dialect(lambda analyze, buffers: "EXPLAIN QUERY PLAN ", read_sqlite, needs_undoing=False),
+}
+
+
+async def explain(
+    session: AsyncSession, statement: Executable, *, analyze: bool = False, buffers: bool = False
+) -> QueryPlan:
+    """The database's plan for `statement`: a select, an insert, update or delete, or `text()`.
+
+    With `analyze` the statement is executed, its actual figures are in the plan, and whatever it changed is rolled
+    back (what PostgreSQL never rolls back, such as the values of a sequence, is spent).  SQLite cannot do that: it
+    plans only, and `plan.analyzed` is False.  `buffers` adds PostgreSQL's block counts.
+
+    Pending objects are not flushed first.  One EXPLAIN is sent: in the session's transaction if it has one, to see
+    what that has written, else on a connection of its own.
+
+    Raises:
+        ExplainError: the database has no EXPLAIN we know, or `statement` is none it explains.
+        DBAPIError: the database refused the statement.
+    """
+    return await session.run_sync(_explain, statement, analyze, buffers)
+
+
+def _explain(session: Session, statement: Executable, analyze: bool, buffers: bool) -> QueryPlan:
+    if not isinstance(statement, ClauseElement) or isinstance(statement, ExecutableDDLElement):
+        raise ExplainError(
+            f"explain() takes a select, insert, update, delete or text(), not a {type(statement).__name__}.  "
+            "Wrap a string in sqlalchemy.text()."
+        )
+    executing = _as_executed(session, statement)
+    bind = session.get_bind(**executing.bind_arguments)
+    if (dialect := _DIALECTS.get(bind.dialect.name)) is None:
+        raise ExplainError(f"{bind.dialect.name} has no EXPLAIN that Catalysis can read.")
+    explained = _Explained(executing.statement, dialect.command(analyze, buffers))
+    with _connection(session, executing.bind_arguments, dialect.needs_undoing) as connection:
+        return dialect.read(_answer(connection, explained, executing))
+
+
+def _as_executed(session: Session, statement: Executable) -> ORMExecuteState:
+    """The statement after all hooks of the session, which is then not executed."""
+    seen: list[ORMExecuteState] = []
+
+    def stop(executing: ORMExecuteState) -> IteratorResult[Any]:
+        seen.append(executing)
+        return IteratorResult(SimpleResultMetaData([]), iter(()))
+
+    event.listen(session, "do_orm_execute", stop)  # on the instance, so it comes after those on its class
+    try:
+        session.execute(statement, execution_options={ONLY_EXPLAINED: True})
+    finally:
+        event.remove(session, "do_orm_execute", stop)
+    return seen[0]
+
+
+class _Explained(Executable, ClauseElement):
+    """EXPLAIN before another statement, which keeps its own parameters, types and defaults.
+
+    In all else that SQLAlchemy asks of a statement it executes, it answers for the one inside.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, statement: Executable, command: str) -> None:
+        # An INSERT that is not "inline" fetches its primary key, and would take EXPLAIN's row for it.
+        self.statement: Any = statement.inline() if isinstance(statement, Insert) else statement
+        self.command = command
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "statement":  # asked before __init__ by copy and pickle
+            raise AttributeError(name)
+        return getattr(self.statement, name)
+
+
+@compiles(_Explained)
+def _compile_explained(element: _Explained, compiler: Any, **kwargs: Any) -> str:
+    return element.command + compiler.process(element.statement, **kwargs)
+
+
+def _answer(connection: Connection, explained: _Explained, executing: ORMExecuteState) -> Sequence[Any]:
+    """EXPLAIN's rows, taken from the cursor: the result would fit them to the columns of the statement inside."""
+    answer: list[Any] = []
+
+    def take(conn: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+        if sql.startswith(explained.command):  # not what fetches a default
+            answer.extend(cursor.fetchall())
+
+    options = {k: v for k, v in executing.execution_options.items() if k == "schema_translate_map"}
+    event.listen(connection, "after_cursor_execute", take)
+    try:
+        connection.execute(explained, executing.parameters, execution_options=options)
+    finally:
+        event.remove(connection, "after_cursor_execute", take)
+    return answer
+
+
+@contextmanager
+def _connection(session: Session, bind_arguments: Any, needs_undoing: bool) -> Generator[Connection]:
+    """Where the session's transaction is, undone afterwards; without one, a connection of its own."""
+    if session.in_transaction():
+        connection = session.connection(bind_arguments=bind_arguments)
+    elif isinstance(bind := session.get_bind(**bind_arguments), Engine):
+        with bind.connect() as connection:
+            yield connection
+        return
+    else:
+        connection = bind
+    if not needs_undoing:
+        yield connection
+        return
+    with connection.begin_nested() if connection.in_transaction() else connection.begin() as undone:
+        yield connection
+        undone.rollback()

@@ -1,0 +1,159 @@
+"""What a SELECT says: its order, joins, limits and options.  The one module of the tools that reads private names.
+
+SQLAlchemy has no public way to ask a statement for these; `tests/tools/test_statement.py` fails when an upgrade
+moves one of them.  Nothing is decided here, and nothing executed.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import ClauseList, ColumnElement, CompoundSelect, FromClause, Join, Select
+from sqlalchemy.orm import QueryableAttribute, RelationshipProperty
+from sqlalchemy.orm.strategy_options import (
+    _AbstractLoad,  # pyright: ignore[reportPrivateUsage] - `Load` leaves the options for "*" out
+)
+from sqlalchemy.sql.operators import asc_op, desc_op, nulls_first_op, nulls_last_op
+
+Pageable = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]
+StatementT = TypeVar("StatementT", bound=Pageable)
+
+
+def orders(statement: Pageable) -> list[Any]:
+    """The elements of ORDER BY as they were given."""
+    parts: Any = statement
+    return list(_flattened(parts._order_by_clauses))
+
+
+def groups(statement: Pageable) -> list[Any]:
+    """The elements of GROUP BY as they were given."""
+    parts: Any = statement
+    return list(_flattened(parts._group_by_clauses))
+
+
+def _flattened(clauses: Sequence[Any]) -> Iterator[Any]:
+    for clause in clauses:
+        if type(clause) is ClauseList:  # a composite attribute
+            yield from clause.clauses
+        else:
+            yield clause
+
+
+def is_limited(statement: Pageable) -> bool:
+    """Whether it has LIMIT, OFFSET or FETCH."""
+    parts: Any = statement
+    return any(
+        clause is not None for clause in (parts._limit_clause, parts._offset_clause, parts._fetch_clause)
+    )
+
+
+def is_distinct(statement: Pageable) -> bool:
+    """Whether it is a SELECT DISTINCT, with or without ON."""
+    parts: Any = statement
+    return isinstance(statement, Select) and bool(parts._distinct)
+
+
+def distinct_on(statement: Pageable) -> list[ColumnElement[Any]]:
+    """The expressions of PostgreSQL's DISTINCT ON."""
+    parts: Any = statement
+    return list(parts._distinct_on) if isinstance(statement, Select) else []
+
+
+def has_having(statement: Pageable) -> bool:
+    """Whether it has HAVING."""
+    parts: Any = statement
+    return bool(parts._having_criteria)
+
+
+def is_selecting_from(statement: Pageable) -> bool:
+    """Whether it was told what to select from, by `select_from()`."""
+    parts: Any = statement
+    return bool(parts._from_obj)
+
+
+def is_joined(statement: Pageable) -> bool:
+    """Whether its FROM is more than what its columns imply."""
+    parts: Any = statement
+    # `with_only_columns` moves the joins made so far into the memoized ones.
+    return bool(parts._setup_joins or parts._memoized_select_entities) or is_selecting_from(statement)
+
+
+def origins(statement: Select[*tuple[Any, ...]]) -> Sequence[FromClause]:
+    """What it selects from: tables, aliases, subqueries and joins of them, without those of eager loads."""
+    if not is_joined(statement):
+        return list(statement.columns_clause_froms)
+    return unordered(statement).get_final_froms()
+
+
+def leaves(origin: FromClause) -> Iterator[FromClause]:
+    """The tables, aliases and subqueries in a tree of joins."""
+    if isinstance(origin, Join):
+        yield from leaves(origin.left)
+        yield from leaves(origin.right)
+    else:
+        yield origin
+
+
+def read_order(clause: Any, statement: Pageable) -> tuple[ColumnElement[Any] | None, bool, bool | None]:
+    """One element of ORDER BY: the expression itself, whether DESC, and whether NULLS FIRST (None: not said).
+
+    The expression is free of labels; it is None if only the database can tell what it is: textual SQL, or a
+    name that is no column's.
+    """
+    descending, nulls_first = False, None
+    while True:
+        kind = getattr(clause, "__visit_name__", None)
+        modifier = clause.modifier if kind == "unary" else None
+        if modifier in (asc_op, desc_op):
+            descending = modifier is desc_op
+        elif modifier in (nulls_first_op, nulls_last_op):
+            nulls_first = modifier is nulls_first_op
+        elif kind == "textual_label_reference":
+            clause = _named(clause.element, statement)
+            continue
+        elif kind not in ("label", "label_reference"):
+            known = isinstance(clause, ColumnElement)
+            return cast("ColumnElement[Any]", clause) if known else None, descending, nulls_first
+        clause = clause.element
+
+
+def plain(given: Any) -> Any:
+    """What is behind an attribute or a label; anything else as it is."""
+    behind = given
+    if isinstance(given, QueryableAttribute):
+        behind = behind.expression
+    return behind.element if getattr(behind, "__visit_name__", None) == "label" else behind
+
+
+def _named(name: str, statement: Pageable) -> ColumnElement[Any] | None:
+    found = statement.selected_columns.get(name)
+    if found is None and isinstance(statement, Select):
+        for origin in origins(statement):
+            found = next((leaf.c[name] for leaf in leaves(origin) if name in leaf.c), None)
+    return found
+
+
+def options(statement: Pageable) -> list[Any]:
+    """Its ORM options but for those that say how attributes are loaded."""
+    parts: Any = statement
+    memoized = getattr(parts, "_memoized_select_entities", ())
+    every = [option for holder in (parts, *memoized) for option in holder._with_options]
+    return [option for option in every if not isinstance(option, _AbstractLoad)]
+
+
+def unordered(statement: StatementT) -> StatementT:
+    """A copy without ORDER BY, FOR UPDATE and ORM options."""
+    copy: Any = statement.order_by(None)
+    copy._for_update_arg = None
+    copy._with_options = ()
+    return copy
+
+
+def collection_from_join(statement: Pageable) -> str | None:
+    """The relationship of a `contains_eager()` that fills a collection, if there is one, as `User.tasks`."""
+    parts: Any = statement
+    loads: list[Any] = [option for option in parts._with_options if isinstance(option, _AbstractLoad)]
+    for element in [element for load in loads for element in getattr(load, "context", ())]:
+        along: list[Any] = [step for step in element.path.path if isinstance(step, RelationshipProperty)]
+        if "eager_from_alias" in element.local_opts and along and along[-1].uselist:
+            return f"{along[-1].parent.class_.__name__}.{along[-1].key}"
+    return None

@@ -1,0 +1,247 @@
+"""Engines as the settings ask, and the embedded file safe under several writers."""
+
+import asyncio
+import time
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlmodel import func, select
+
+from catalysis import Database, DatabaseService, DatabaseSettings, Session
+from tests.models import Label, Model, made
+
+
+@pytest.fixture
+async def embedded(tmp_path):
+    settings = DatabaseSettings(url=f"sqlite:///{tmp_path / 'x.db'}", busy_timeout=5)
+    async with made(settings) as database:
+        yield database
+
+
+async def count(database: Database) -> int:
+    async with database.session() as session:
+        return (await session.exec(select(func.count()).select_from(Label))).one()
+
+
+async def test_the_embedded_file_is_set_up(embedded: Database):
+    async with embedded.session() as session:
+        for pragma, value in (("journal_mode", "wal"), ("foreign_keys", 1), ("busy_timeout", 5000)):
+            assert (await session.execute(text(f"PRAGMA {pragma}"))).scalar_one() == value
+
+
+async def test_a_reading_transaction_takes_no_lock_and_a_writing_one_takes_it_at_once(embedded: Database):
+    async with embedded.session() as reader, embedded.session() as writer:
+        await reader.exec(select(Label))
+        connection = (await (await reader.connection()).get_raw_connection()).driver_connection
+        assert not connection.in_transaction
+        writer.add(Label(name="w"))
+        await writer.commit()
+        await reader.exec(select(Label))
+        reader.add(Label(name="r"))  # read before another wrote: stock SQLite transactions fail here
+        await reader.flush()
+        assert connection.in_transaction
+        await reader.commit()
+    assert await count(embedded) == 2
+
+
+async def test_writers_wait_for_each_other(embedded: Database):
+    async def one_more(number: int) -> None:
+        async with embedded.session() as session:
+            seen = (await session.exec(select(func.count()).select_from(Label))).one()
+            session.add(Label(name=f"{number} after {seen}"))
+            await session.flush()
+            await asyncio.sleep(0.02)
+            await session.commit()
+
+    await asyncio.gather(*[one_more(number) for number in range(10)])
+    assert await count(embedded) == 10
+
+
+async def test_a_writer_that_waits_too_long_is_told(tmp_path):
+    settings = DatabaseSettings(url=f"sqlite:///{tmp_path / 'x.db'}", busy_timeout=0.2)
+    async with made(settings) as database, database.session() as one, database.session() as two:
+        one.add(Label(name="one"))
+        await one.flush()
+        two.add(Label(name="two"))
+        started = time.monotonic()
+        with pytest.raises(OperationalError, match="locked"):
+            await two.flush()
+        assert 0.1 < time.monotonic() - started < 3
+        await two.rollback()
+        await one.rollback()
+
+
+async def test_savepoints_belong_to_their_transaction(embedded: Database):
+    async with embedded.session() as session:
+        async with session.begin_nested():
+            session.add(Label(name="x"))
+        await session.rollback()
+    assert await count(embedded) == 0, "legacy driver transactions commit it with the savepoint"
+
+
+async def test_tables_are_made_whole_or_not_at_all(embedded: Database):
+    with pytest.raises(OperationalError):
+        async with embedded.engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE half (id INTEGER)"))
+            await connection.execute(text("CREATE TABLE label (id INTEGER)"))
+    async with embedded.engine.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM sqlite_master WHERE name='half'"))).scalar() == 0
+
+
+async def test_autocommit_is_left_alone(embedded: Database):
+    async with embedded.engine.connect() as connection:
+        auto = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await auto.execute(text("INSERT INTO label (id, name) VALUES ('1', 'x')"))
+    assert await count(embedded) == 1
+    async with embedded.session() as session:  # the connection is as before
+        session.add(Label(name="y"))
+        await session.rollback()
+    assert await count(embedded) == 1
+
+
+async def test_foreign_keys_are_enforced(embedded: Database):
+    async with embedded.engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE child (id INTEGER, label_id CHAR(32) REFERENCES label(id))"))
+    with pytest.raises(DBAPIError, match="FOREIGN KEY"):
+        async with embedded.engine.begin() as connection:
+            await connection.execute(text("INSERT INTO child VALUES (1, 'nobody')"))
+
+
+async def test_in_memory():
+    async with made("sqlite://") as database:
+        async with database.session() as session:
+            session.add(Label(name="x"))
+            await session.commit()
+        assert await count(database) == 1
+
+
+# --- transaction() --------------------------------------------------------------------------------
+
+
+async def test_a_transaction_is_committed_whole_or_not_at_all(database: Database):
+    async def work(session: Session) -> str:
+        session.add(Label(name="a"))
+        return "done"
+
+    async def failing(session: Session) -> None:
+        session.add(Label(name="b"))
+        await session.flush()
+        raise LookupError
+
+    assert await database.transaction(work) == "done"
+    with pytest.raises(LookupError):
+        await database.transaction(failing)
+    assert await count(database) == 1
+
+
+async def contend(url: str, retries: int) -> tuple[list[str | BaseException], int]:
+    """Two serializable transactions that each read what the other writes."""
+    async with made(url) as database:
+        barrier, attempts = asyncio.Barrier(2), 0
+
+        async def work(session: Session) -> str:
+            nonlocal attempts
+            attempts += 1
+            await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+            seen = (await session.exec(select(func.count()).select_from(Label))).one()
+            if attempts <= 2:
+                await barrier.wait()
+            session.add(Label(name=f"after {seen}, attempt {attempts}"))
+            return "done"
+
+        both = [database.transaction(work, retries=retries) for _ in range(2)]
+        return await asyncio.gather(*both, return_exceptions=True), attempts
+
+
+async def test_a_serialization_failure_is_run_again(postgres_url: str):
+    results, attempts = await contend(postgres_url, retries=5)
+    assert results == ["done", "done"]
+    assert attempts == 3
+
+
+async def test_without_retries_it_is_raised(postgres_url: str):
+    results, attempts = await contend(postgres_url, retries=0)
+    (failure,) = [each for each in results if each != "done"]
+    assert isinstance(failure, DBAPIError)
+    assert failure.orig.sqlstate == "40001"
+    assert attempts == 2
+
+
+# --- Loops, health, the process's database --------------------------------------------------------
+
+
+def test_each_event_loop_has_its_own_engine(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'x.db'}")
+
+    async def use() -> int:
+        await database.create_all(Model.metadata)
+        seen = await count(database)
+        async with database.session() as session:
+            session.add(Label(name=str(seen)))
+            await session.commit()
+        await database.close()
+        return seen
+
+    assert [asyncio.run(use()), asyncio.run(use())] == [0, 1]
+    with pytest.raises(RuntimeError):
+        _ = database.engine
+
+
+async def test_health_and_figures(database: Database):
+    assert (await database.health()).ready
+    async with database.session() as session:
+        await session.exec(select(Label))
+        assert database.pool_figures().lent == 1
+    figures = database.pool_figures()
+    assert (figures.lent, figures.limit) == (0, 20)
+
+
+async def test_an_unreachable_database_is_not_ready():
+    database = Database("postgresql://u:hunter2@127.0.0.1:1/none")
+    health = await database.health()
+    assert not health.ready
+    assert "hunter2" not in repr(health)
+    assert health.error
+
+
+async def test_an_empty_pool_is_a_typed_error_in_time(postgres_url: str):
+    settings = DatabaseSettings(url=postgres_url, pool_size=1, max_overflow=0, pool_timeout=0.2)
+    async with made(settings) as database, database.session() as one, database.session() as two:
+        await one.exec(select(Label))
+        with pytest.raises(PoolTimeout):
+            await two.exec(select(Label))
+        await one.close()
+        await two.exec(select(Label))
+
+
+async def test_a_statement_timeout_is_the_servers(postgres_url: str):
+    async with made(DatabaseSettings(url=postgres_url, statement_timeout=0.1)) as database, database.session() as session:
+        with pytest.raises(DBAPIError, match="statement timeout"):
+            await session.execute(text("SELECT pg_sleep(5)"))
+
+
+async def test_the_process_has_one_database(tmp_path):
+    DatabaseService.configure(f"sqlite:///{tmp_path / 'x.db'}")
+    await DatabaseService.create_all(Model.metadata)
+
+    async def work(session: Session) -> None:
+        session.add(Label(name="x"))
+
+    await DatabaseService.transaction(work)
+    async with DatabaseService.get_session() as session:
+        assert isinstance(session, Session)
+        assert len((await session.exec(select(Label))).all()) == 1
+    await DatabaseService.drop_all(Model.metadata)
+    await DatabaseService.close()
+
+
+async def test_parameters_stay_out_of_errors(database: Database):
+    async with database.session() as session:
+        session.add(Label(name="hunter2"))
+        await session.flush()
+        with pytest.raises(DBAPIError) as caught:
+            await session.execute(text("INSERT INTO label (id, name) VALUES (:id, :name)"), {"id": 1, "name": "hunter2"})
+        await session.rollback()
+    assert "hunter2" not in str(caught.value).replace("Key (name)=(hunter2)", "hunter2 from the server")

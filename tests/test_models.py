@@ -1,0 +1,95 @@
+"""The base model: keys, times, and what becomes of naive ones."""
+
+import time
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import UUID
+
+import pytest
+from sqlalchemy import insert, text, update
+from sqlalchemy.exc import StatementError
+from sqlmodel import select
+
+from catalysis import Database, uuid7
+from tests.models import Label
+
+
+def test_uuid7_is_of_rfc_9562_and_grows_with_time():
+    before = time.time_ns() // 1_000_000
+    keys = [uuid7() for _ in range(1000)]
+    after = time.time_ns() // 1_000_000
+    assert {key.version for key in keys} == {7}
+    assert {key.variant for key in keys} == {"specified in RFC 4122"}
+    assert all(before <= key.int >> 80 <= after for key in keys)
+    assert len(set(keys)) == 1000
+    spaced = []
+    for _ in range(20):
+        spaced.append(uuid7())
+        time.sleep(0.0001)
+    assert spaced == sorted(spaced)
+
+
+async def test_times_are_aware_and_kept_by_every_write(database: Database):
+    async with database.session() as session:
+        label = Label(name="a")
+        assert isinstance(label.id, UUID)
+        session.add(label)
+        await session.commit()
+        assert label.created_at.utcoffset() == timedelta(0)
+        assert abs(datetime.now(UTC) - label.created_at) < timedelta(seconds=10)
+        first = label.updated_at
+
+        label.name = "b"
+        await session.commit()
+        second = label.updated_at
+        assert second > first
+
+        await session.exec(update(Label).values(name="c"))
+        await session.commit()
+        await session.refresh(label)
+        assert label.updated_at > second
+        assert label.created_at == (await session.exec(select(Label.created_at))).one()
+
+
+async def test_bulk_and_textual_inserts_get_their_times(database: Database):
+    async with database.session() as session:
+        await session.execute(insert(Label), [{"name": "x"}, {"name": "y"}])
+        await session.execute(
+            text("INSERT INTO label (id, name) VALUES (:id, 'z')").bindparams(id=uuid7().hex)
+            if database.settings.url.startswith("sqlite")
+            else text("INSERT INTO label (id, name) VALUES (gen_random_uuid(), 'z')")
+        )
+        await session.commit()
+        labels = (await session.exec(select(Label).order_by(Label.name))).all()
+        now = datetime.now(UTC)
+        assert [label.name for label in labels] == ["x", "y", "z"]
+        for label in labels:
+            assert timedelta(seconds=-1) < now - label.created_at < timedelta(seconds=10)
+            assert label.updated_at.tzinfo is not None
+
+
+async def test_a_naive_datetime_is_refused(database: Database):
+    async with database.session() as session:
+        session.add(Label(name="naive", deleted_at=datetime(2026, 1, 1)))  # noqa: DTZ001 - the fault
+        with pytest.raises(StatementError, match="must have timezone information"):
+            await session.commit()
+        await session.rollback()
+        with pytest.raises(StatementError, match="must have timezone information"):
+            await session.exec(select(Label).where(Label.created_at < datetime(2026, 1, 1)))  # noqa: DTZ001
+        await session.rollback()
+
+
+async def test_other_zones_are_stored_as_the_same_instant(database: Database, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        tokyo = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=9)))
+        async with database.session() as session:
+            session.add(Label(name="t", deleted_at=tokyo))
+            await session.commit()
+        async with database.session() as session:
+            assert (await session.exec(select(Label.deleted_at))).one() == datetime(2026, 1, 1, 3, tzinfo=UTC)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+

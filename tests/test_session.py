@@ -1,0 +1,255 @@
+"""`Session` is SQLModel's `AsyncSession` and removes its traps."""
+
+import inspect
+import warnings
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import text
+from sqlalchemy.exc import InvalidRequestError, MissingGreenlet
+from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import defer, joinedload, raiseload
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+import catalysis
+from catalysis import AttributeNotLoaded, Database, RelationshipNotLoaded, Session, UncommittedChanges, watch_queries
+from tests.models import Job, Label, Person
+
+
+@pytest.fixture
+async def ada(database: Database) -> Database:
+    async with database.session() as session:
+        session.add(Person(name="ada", jobs=[Job(title=f"job {i}") for i in range(3)]))
+        await session.commit()
+    return database
+
+
+def test_it_is_sqlmodels_session_with_its_constructor():
+    assert issubclass(Session, AsyncSession)
+    stock = inspect.signature(SQLAlchemyAsyncSession.__init__)
+    assert inspect.signature(AsyncSession.__init__) == stock, "SQLModel adds nothing; else look at ours again"
+    engine = create_async_engine("sqlite+aiosqlite://")
+    session = Session(engine, expire_on_commit=False, autoflush=False)
+    assert session.bind is engine
+    assert session.autoflush is False
+    assert Session(engine).sync_session.expire_on_commit is True, "SQLAlchemy's default, in the drop-in form"
+    made = async_sessionmaker(engine, class_=Session, expire_on_commit=False)()
+    assert isinstance(made, Session)
+    assert made.sync_session.expire_on_commit is False
+    assert Database("sqlite://").settings.url.startswith("sqlite+aiosqlite")
+
+
+async def test_sessions_of_a_database_expire_nothing(ada: Database):
+    async with ada.session() as session:
+        person = (await session.exec(select(Person))).one()
+        person.name = "lovelace"
+        await session.commit()
+        assert person.name == "lovelace"
+
+
+async def test_execute_is_as_welcome_as_exec(ada: Database):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with ada.session() as session:
+            assert (await session.execute(select(Person))).scalar_one().name == "ada"
+            assert (await session.exec(select(Person))).one().name == "ada"
+            assert (await session.scalars(select(Person))).one().name == "ada"
+            assert await session.scalar(select(Person.name)) == "ada"
+
+
+async def test_joined_collections_need_no_unique(ada: Database):
+    joined = select(Person).options(joinedload(Person.jobs))
+    async with ada.session() as session:
+        assert len((await session.exec(joined)).all()) == 1
+        assert len((await session.exec(joined)).unique().all()) == 1
+        assert len((await session.execute(joined)).all()) == 1
+        assert len((await session.execute(joined)).scalars().all()) == 1
+        assert len((await session.scalars(joined)).all()) == 1
+        assert (await session.execute(joined)).scalar_one().name == "ada"
+        assert len((await session.exec(joined)).one().jobs) == 3
+    async with SQLAlchemyAsyncSession(ada.engine) as stock:
+        with pytest.raises(InvalidRequestError, match="unique"):
+            (await stock.scalars(joined)).all()
+
+
+async def test_rows_of_columns_keep_their_duplicates(ada: Database):
+    async with ada.session() as session:
+        assert (await session.exec(select(Person.name).join(Job))).all() == ["ada"] * 3
+        assert len((await session.exec(select(Person).join(Job))).all()) == 3, "as in SQLAlchemy"
+
+
+async def test_an_unloaded_relationship_names_itself_and_the_mend(ada: Database):
+    async with ada.session() as session:
+        person = (await session.exec(select(Person))).one()
+        with pytest.raises(RelationshipNotLoaded, match=r"Person\.jobs .* \.options\(selectinload\(Person\.jobs\)\)"):
+            _ = person.jobs
+        job = (await session.exec(select(Job))).first()
+        session.expunge(person)
+        with pytest.raises(RelationshipNotLoaded, match=r"joinedload\(Job\.person\)") as caught:
+            _ = job.person
+        assert isinstance(caught.value, MissingGreenlet), "existing handlers still match"
+        session.add(Label(name="pending"))
+        with pytest.raises(RelationshipNotLoaded):
+            _ = job.person  # and not a half-done autoflush
+        await session.rollback()
+
+
+async def test_an_expired_or_deferred_column_names_itself(ada: Database):
+    async with ada.session() as session:
+        person = (await session.exec(select(Person).options(defer(Person.name)))).one()
+        with pytest.raises(AttributeNotLoaded, match=r"Person\.name .* session\.refresh\(person, \['name'\]\)"):
+            _ = person.name
+        session.expire(person)
+        with pytest.raises(AttributeNotLoaded, match=r"Person\."):
+            _ = person.name
+        await session.refresh(person, ["name"])
+        assert person.name == "ada"
+
+
+async def test_raiseload_stays_sqlalchemys(ada: Database):
+    async with ada.session() as session:
+        person = (await session.exec(select(Person).options(raiseload("*")))).one()
+        with pytest.raises(InvalidRequestError, match="raise"):
+            _ = person.jobs
+
+
+async def test_run_sync_may_load_lazily(ada: Database):
+    async with ada.session() as session:
+        person = (await session.exec(select(Person))).one()
+        assert len(await session.run_sync(lambda _: person.jobs)) == 3
+        assert len(await person.awaitable_attrs.jobs) == 3 if hasattr(person, "awaitable_attrs") else True
+
+
+class JobDTO(catalysis.DTO):
+    title: str
+
+
+class PersonDTO(catalysis.DTO):
+    name: str
+    jobs: list[JobDTO]
+
+
+class JobWithPersonDTO(catalysis.DTO):
+    title: str
+    person: PersonDTO
+
+
+async def test_a_dto_never_loads_and_says_which_relationship(ada: Database):
+    async with ada.session() as session:
+        person = (await session.exec(select(Person))).one()
+        with watch_queries() as queries, pytest.raises(RelationshipNotLoaded, match=r"Person\.jobs .*PersonDTO"):
+            PersonDTO.model_validate(person)
+        nested = (await session.exec(select(Job).options(joinedload(Job.person)))).first()
+        with pytest.raises(RelationshipNotLoaded, match=r"Person\.jobs"):
+            JobWithPersonDTO.model_validate(nested)
+        assert len(queries) == 0
+        loaded = (await session.exec(select(Person).options(joinedload(Person.jobs)))).one()
+        assert len(PersonDTO.model_validate(loaded).jobs) == 3
+    with pytest.raises(RelationshipNotLoaded, match=r"Job\.person"):
+        async with ada.session() as session:
+            detached = (await session.exec(select(Job))).first()
+            session.expunge(detached)
+        JobWithPersonDTO.model_validate(detached)
+
+
+def test_a_dto_refuses_unknown_keys():
+    with pytest.raises(ValidationError, match="is_admin"):
+        JobDTO.model_validate({"title": "x", "is_admin": True})
+    with pytest.raises(ValidationError, match="is_admin"):
+        JobDTO(title="x", is_admin=True)
+    assert JobDTO.model_validate(Job(title="x")).title == "x", "an instance that was never saved"
+
+
+# --- UncommittedChanges ---------------------------------------------------------------------------
+
+
+async def leaving(database: Database, work) -> None:
+    async with database.session() as session:
+        await work(session)
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("INSERT INTO label (id, name) VALUES ('0', 'x')", "INSERT by textual SQL"),
+        ("  update label set name = 'y'", "UPDATE by textual SQL"),
+    ],
+)
+async def test_textual_writes_are_reported(tmp_path, sql, said):
+    from tests.models import made
+
+    async with made(f"sqlite:///{tmp_path / 't.db'}") as database:
+        with pytest.warns(UncommittedChanges, match=said):
+            await leaving(database, lambda session: session.execute(text(sql)))
+
+
+async def test_what_was_left_and_where_is_said(database: Database):
+    async def pending(session):
+        session.add(Person(name="x"))
+
+    async def flushed(session):
+        session.add_all([Person(name=f"p{i}") for i in range(7)])
+        await session.flush()
+
+    async def changed(session):
+        person = (await session.exec(select(Person))).one()
+        person.name = "changed"
+
+    with pytest.warns(UncommittedChanges, match=r"test_session\.py:\d+ was left .*Person .*\(new\)") as caught:
+        await leaving(database, pending)
+    assert caught[0].filename == __file__
+    with pytest.warns(UncommittedChanges, match=r"and 2 more"):
+        await leaving(database, flushed)
+    async with database.session() as session:
+        session.add(Person(name="kept"))
+        await session.commit()
+    with pytest.warns(UncommittedChanges, match=r"Person .* \(changed\)"):
+        await leaving(database, changed)
+    async with database.session() as session:
+        assert (await session.exec(select(Person.name))).all() == ["kept"]
+
+
+async def test_what_is_no_loss_is_not_reported(database: Database):
+    async def committed(session):
+        session.add(Person(name="kept"))
+        await session.commit()
+
+    async def rolled_back(session):
+        session.add(Person(name="x"))
+        await session.flush()
+        await session.rollback()
+
+    async def read_only(session):
+        person = (await session.exec(select(Person))).one()
+        person.name = person.name
+
+    async def savepoint_given_up(session):
+        async with session.begin_nested() as savepoint:
+            session.add(Person(name="x"))
+            await session.flush()
+            await savepoint.rollback()
+
+    async def failed(session):
+        session.add(Person(name="x"))
+        await session.flush()
+        raise LookupError
+
+    for work in (committed, rolled_back, read_only, savepoint_given_up):
+        await leaving(database, work)  # the warning is an error in this suite
+    with pytest.raises(LookupError):
+        await leaving(database, failed)
+    async with database.session() as session, session.begin():
+        session.add(Person(name="by begin"))
+    async with database.session() as session:
+        assert len((await session.exec(select(Person))).all()) == 2
+
+
+async def test_a_savepoint_kept_is_reported(database: Database):
+    async def nested(session):
+        async with session.begin_nested():
+            session.add(Person(name="x"))
+
+    with pytest.warns(UncommittedChanges, match="Person"):
+        await leaving(database, nested)

@@ -1,0 +1,106 @@
+"""`watch_queries` hears the statements of its own task, names the user's line, and finds queries in loops."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import select
+
+from catalysis import Database, QueryEvent, subscribe, watch_queries
+from catalysis.events import _HOOKS, CallSite
+from catalysis.tools.watch import QueryLog
+from tests.models import Label, Person
+
+
+async def test_every_statement_with_its_line(database: Database):
+    async with database.session() as session:
+        with watch_queries() as queries:
+            session.add_all([Label(name="a"), Label(name="b")])
+            await session.commit()
+            labels = (await session.exec(select(Label))).all()
+        assert len(labels) == 2
+        await session.exec(select(Label))
+    assert [q.sql.split()[0] for q in queries] == ["INSERT", "SELECT"]
+    assert [q.function for q in map(lambda q: q.site, queries)] == ["test_every_statement_with_its_line"] * 2
+    assert all(q.file == __file__ for q in queries)
+    assert queries[1].line == queries[0].line + 1
+    assert all(0 < q.seconds < 5 and q.error is None for q in queries)
+    assert not queries[0].native
+    assert queries[0].reason
+    assert len(queries[:1]) == 1
+
+
+async def test_a_failed_statement_is_heard(database: Database):
+    async with database.session() as session:
+        with watch_queries() as queries, pytest.raises(DBAPIError):
+            await session.execute(text("SELECT * FROM nowhere"))
+        await session.rollback()
+    assert queries[0].error
+
+
+async def test_a_query_in_a_loop_is_found(database: Database):
+    async with database.session() as session:
+        session.add_all([Person(name=f"p{i}") for i in range(5)])
+        await session.commit()
+        with watch_queries() as queries:
+            people = (await session.exec(select(Person))).all()
+            for person in people:
+                await session.exec(select(Label).where(Label.name == person.name))
+            await session.exec(select(Label))
+            await session.exec(select(Label))
+    (finding,) = queries.repeated()
+    assert finding.count == 5
+    assert finding.file == __file__
+    assert "FROM label" in finding.sql
+    assert str(finding).startswith("5 times from ")
+    assert queries.repeated(at_least=6) == []
+
+
+async def test_each_task_hears_its_own(database: Database):
+    async def ask(times: int) -> int:
+        with watch_queries() as queries:
+            async with database.session() as session:
+                for _ in range(times):
+                    await session.exec(select(Label))
+                    await asyncio.sleep(0)
+        return len(queries)
+
+    with watch_queries() as everything:
+        assert await asyncio.gather(ask(2), ask(5)) == [2, 5]
+    assert len(everything) == 7
+
+
+async def test_subscribers_hear_the_process_until_they_leave(database: Database):
+    heard: list[QueryEvent] = []
+    leave = subscribe(heard.append)
+    async with database.session() as session:
+        await session.exec(select(Label))
+        leave()
+        leave()
+        await session.exec(select(Label))
+    assert len(heard) == 1
+
+
+async def test_nobody_watching_costs_nothing(database: Database):
+    async with database.session() as session:
+        await session.exec(select(Label))
+        with watch_queries():
+            pass
+        assert not any(event.contains(Engine, name, hook) for name, hook in _HOOKS), "no hook is left behind"
+
+
+def test_a_log_is_bounded():
+    log = QueryLog(limit=2)
+    for number in range(5):
+        log.hear(QueryEvent(str(number), 0.1, None, False, None, None, CallSite("f", 1, "g")))
+    assert [q.sql for q in log] == ["0", "1"]
+    assert log.dropped == 3
+
+
+async def test_no_parameter_is_in_an_event(database: Database):
+    with watch_queries() as queries:
+        async with database.session() as session:
+            await session.exec(select(Label).where(Label.name == "hunter2"))
+    assert "hunter2" not in repr(list(queries))

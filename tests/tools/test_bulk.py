@@ -1,0 +1,419 @@
+"""`bulk_insert`, `upsert`, `bulk_update`, `update_where`, `delete_where`, on both databases."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, func, null, select
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry, relationship
+from sqlmodel import Field
+
+from catalysis import DTO, Database, ModelWithIdAndTimestamps, Session, include_deleted, watch_queries
+from catalysis.errors import BulkError
+from catalysis.tools.bulk import bulk_insert, bulk_update, upsert
+from catalysis.tools.sets import delete_where, update_where
+from tests.models import Job, Label, Person
+
+LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Visit(Base):
+    """Has every kind of default, an attribute named unlike its column, and a nullable column without a default."""
+
+    __tablename__ = "visit"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    page: Mapped[str] = mapped_column("page_path")
+    note: Mapped[str | None]
+    tries: Mapped[int] = mapped_column(default=1)
+    token: Mapped[str] = mapped_column(default=lambda: uuid4().hex)
+    state: Mapped[str] = mapped_column(server_default="new")
+    extra: Mapped[Any] = mapped_column(JSON, nullable=True)
+    clicks: Mapped[list["Click"]] = relationship(back_populates="visit")
+
+
+class Click(Base):
+    __tablename__ = "click"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    visit_id: Mapped[int] = mapped_column(ForeignKey("visit.id"))
+    visit: Mapped[Visit] = relationship(back_populates="clicks")
+
+
+class Seat(Base):
+    __tablename__ = "seat"
+
+    line: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    guest: Mapped[str | None]
+
+
+class Account(Base):
+    __tablename__ = "account"
+    __table_args__ = (UniqueConstraint("tenant", "email", name="one_email_a_tenant"), Index("ix_plain", "email"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[int]
+    email: Mapped[str]
+    name: Mapped[str] = mapped_column(default="?")
+    logins: Mapped[int] = mapped_column(default=0, onupdate=7)
+    seen: Mapped[str | None] = mapped_column(onupdate=func.lower("SEEN"))
+    code: Mapped[str | None] = mapped_column(unique=True)
+
+
+class Animal(Base):
+    __tablename__ = "animal"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    name: Mapped[str]
+
+
+class Dog(Animal):
+    __tablename__ = "dog"
+    __mapper_args__ = {"polymorphic_identity": "dog"}
+
+    id: Mapped[int] = mapped_column(ForeignKey("animal.id"), primary_key=True)
+    tricks: Mapped[int] = mapped_column(default=0)
+
+
+class VisitDTO(DTO):
+    page: str
+    note: str | None = None
+    tries: int = 5
+
+
+class OwnModel(ModelWithIdAndTimestamps, registry=registry()):
+    pass
+
+
+class Gadget(OwnModel, table=True):
+    """Its defaults are pydantic's alone: a column given whole takes none from the field."""
+
+    name: str
+    colour: str = Field(default="grey", sa_type=String)
+    tags: list[str] = Field(default_factory=lambda: ["new"], sa_type=JSON)
+
+
+@pytest.fixture
+async def session(database: Database) -> AsyncIterator[Session]:
+    await database.create_all(Base.metadata)
+    await database.create_all(OwnModel.metadata)
+    async with database.session() as session:
+        yield session
+        await session.rollback()
+
+
+def numbered(count: int) -> Iterator[dict[str, Any]]:
+    return ({"page": f"/{i}"} for i in range(count))
+
+
+async def pages(session: AsyncSession) -> list[str]:
+    return list(await session.scalars(select(Visit.page).order_by(Visit.id)))
+
+
+# --- bulk_insert: rows ----------------------------------------------------------------------------
+
+
+async def test_dicts_are_inserted_in_chunks_with_progress(session: Session):
+    told: list[int] = []
+    with watch_queries() as queries:
+        assert await bulk_insert(session, Visit, numbered(25), chunk_size=10, on_progress=told.append) == 25
+    assert told == [10, 20, 25]
+    assert sum("INSERT" in query.sql for query in queries) == 3
+    assert await pages(session) == [f"/{i}" for i in range(25)]
+
+
+async def test_progress_may_be_a_coroutine_function(session: Session):
+    told: list[int] = []
+
+    async def tell(done: int) -> None:
+        told.append(done)
+
+    await bulk_insert(session, Visit, numbered(3), chunk_size=2, on_progress=tell)
+    assert told == [2, 3]
+
+
+async def test_rows_are_taken_as_they_are_needed(session: Session):
+    taken = 0
+
+    async def source() -> AsyncIterator[dict[str, Any]]:
+        nonlocal taken
+        for row in numbered(30):
+            taken += 1
+            yield row
+
+    behind: list[int] = []
+    await bulk_insert(session, Visit, source(), chunk_size=10, on_progress=lambda done: behind.append(taken - done))
+    assert behind == [0, 0, 0]
+
+
+async def test_nothing_is_inserted_from_nothing(session: Session):
+    with watch_queries() as queries:
+        assert await bulk_insert(session, Visit, []) == 0
+        assert await bulk_insert(session, Visit, [], returning=True) == []
+    assert len(queries) == 0
+
+
+async def test_defaults_apply_as_in_a_flush(session: Session):
+    rows: list[dict[str, Any]] = [
+        {"page": "a"},
+        {"page": "b", "note": "n", "tries": 2, "token": "t", "state": "old", "extra": {"x": 1}},
+        {"page": "c", "tries": None, "token": None, "state": None, "note": None},
+    ]
+    session.add_all([Visit(**row) for row in rows])
+    await session.flush()
+    await bulk_insert(session, Visit, rows)
+    session.expunge_all()
+    found = list(await session.scalars(select(Visit).order_by(Visit.id)))
+    for flushed, inserted in zip(found[:3], found[3:], strict=True):
+        for name in ("page", "note", "tries", "state", "extra"):
+            assert getattr(flushed, name) == getattr(inserted, name)
+    assert [each.tries for each in found[3:]] == [1, 2, 1]
+    assert len({each.token for each in found if each.token != "t"}) == 4
+
+
+async def test_json_none_is_null_only_when_it_is_left_out(session: Session):
+    await bulk_insert(session, Visit, [{"page": "a", "extra": None}, {"page": "b"}, {"page": "c", "extra": null()}][:2])
+    assert list(await session.scalars(select(Visit.extra.is_(null())).order_by(Visit.page))) == [False, True]
+
+
+async def test_nones_do_not_split_a_chunk(session: Session):
+    rows = [{"page": str(i), "note": None if i % 2 else "x"} | ({"tries": 3} if i % 3 else {}) for i in range(100)]
+    with watch_queries() as queries:
+        await bulk_insert(session, Visit, rows)
+    assert sum("INSERT" in query.sql for query in queries) == 1
+    assert await session.scalar(select(func.count()).where(Visit.note.is_(None))) == 50
+    assert await session.scalar(select(func.count()).where(Visit.tries == 3)) == 66
+
+
+async def test_rows_may_have_different_keys(session: Session):
+    rows = [{"page": "a"}, {"page": "b", "token": "t"}, {"page": "c", "state": "s", "token": "u"}, {"page": "d"}]
+    ids = await bulk_insert(session, Visit, rows, returning=True)
+    found = {visit.id: visit for visit in await session.scalars(select(Visit))}
+    assert [found[key].page for key in ids] == ["a", "b", "c", "d"]
+    assert [found[key].state for key in ids] == ["new", "new", "s", "new"]
+    assert [found[key].token for key in ids][1:3] == ["t", "u"]
+
+
+async def test_pydantic_models_bring_their_own_defaults(session: Session):
+    await bulk_insert(session, Visit, [VisitDTO(page="a"), VisitDTO(page="b", tries=2, note="n")])
+    rows = (await session.execute(select(Visit.page, Visit.tries, Visit.note).order_by(Visit.page))).all()
+    assert [tuple(row) for row in rows] == [("a", 5, None), ("b", 2, "n")]
+
+
+async def test_instances_are_read_and_left_alone(session: Session):
+    visits = [Visit(page="a", tries=4), Visit(page="b")]
+    assert await bulk_insert(session, Visit, visits) == 2
+    assert visits[0].id is None
+    assert visits[0] not in session
+    rows = (await session.execute(select(Visit.page, Visit.tries).order_by(Visit.page))).all()
+    assert [tuple(row) for row in rows] == [("a", 4), ("b", 1)]
+
+
+async def test_models_with_id_and_timestamps(session: Session):
+    person = Person(name="ada")
+    assert await bulk_insert(session, Person, [person], returning=True) == [person.id]
+    jobs = [Job(title=f"job {i}", person_id=person.id) for i in range(3)]
+    rows: list[Any] = [*jobs, {"title": "from a dict", "person_id": person.id}]
+    ids = await bulk_insert(session, Job, rows, returning=True)
+    assert ids[:3] == [job.id for job in jobs]
+    stored = await session.get(Job, ids[3])
+    assert stored is not None
+    assert (stored.title, stored.done, stored.deleted_at) == ("from a dict", False, None)
+    assert abs(datetime.now(UTC) - stored.created_at) < timedelta(minutes=1)
+
+
+async def test_defaults_that_only_the_constructor_has(session: Session):
+    await bulk_insert(session, Gadget, [{"name": "a"}, {"name": "b", "colour": "red", "tags": []}])
+    found = list(await session.scalars(select(Gadget).order_by(Gadget.name)))
+    assert [(each.colour, each.tags) for each in found] == [("grey", ["new"]), ("red", [])]
+
+
+async def test_pending_objects_go_first(session: Session):
+    visit = Visit(id=77, page="parent")
+    session.add(visit)
+    await bulk_insert(session, Click, [{"visit_id": 77}])
+    assert await session.scalar(select(Click.visit_id)) == 77
+
+
+async def test_a_subclass_is_written_to_all_its_tables(session: Session):
+    ids = await bulk_insert(session, Dog, [{"name": "rex", "tricks": 2}, {"name": "fido"}], returning=True)
+    session.expunge_all()
+    dogs = list(await session.scalars(select(Animal).order_by(Animal.id)))
+    assert [(type(dog), dog.id, dog.name) for dog in dogs] == [(Dog, ids[0], "rex"), (Dog, ids[1], "fido")]
+
+
+# --- bulk_insert: ids -----------------------------------------------------------------------------
+
+
+async def test_ids_come_in_the_order_of_the_rows(session: Session):
+    ids = await bulk_insert(session, Visit, numbered(2500), returning=True)
+    found = dict(tuple(row) for row in (await session.execute(select(Visit.id, Visit.page))).all())
+    assert [found[key] for key in ids] == [f"/{i}" for i in range(2500)]
+
+
+async def test_a_chunk_may_be_larger_than_the_drivers_bound(session: Session):
+    ids = await bulk_insert(session, Visit, numbered(20_000), chunk_size=20_000, returning=True)
+    assert len(set(ids)) == 20_000
+
+
+async def test_ids_made_by_a_default_come_back(session: Session):
+    ids = await bulk_insert(session, Label, ({"name": f"label {i}"} for i in range(50)), returning=True)
+    found = dict(tuple(row) for row in (await session.execute(select(Label.id, Label.name))).all())
+    assert [found[key] for key in ids] == [f"label {i}" for i in range(50)]
+    assert all(isinstance(key, UUID) for key in ids)
+
+
+async def test_composite_ids_are_tuples_and_need_no_returning(session: Session):
+    rows = [{"line": "a", "number": i} for i in range(3)]
+    with watch_queries() as queries:
+        assert await bulk_insert(session, Seat, rows, returning=True) == [("a", 0), ("a", 1), ("a", 2)]
+    assert not any("RETURNING" in query.sql for query in queries)
+
+
+# --- bulk_insert: faults --------------------------------------------------------------------------
+
+
+class Stranger(BaseModel):
+    page: str
+    colour: str
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"page": "x", "pgae": "y"}, r"row 3 has the key 'pgae'.*Use one of id, page, note"),
+        ({"page_path": "x"}, r"row 3 has the key 'page_path'.*Use one of id, page"),
+        ({"page": "x", "clicks": []}, r"row 3 has the key 'clicks'.*relationship: give id instead"),
+        (Stranger(page="x", colour="y"), r"row 3 has the key 'colour'"),
+        ({}, r"row 3 has no value for 'page'.*NOT NULL and has no default"),
+        ({"page": None}, r"row 3 has no value for 'page'"),
+        ("page", r"row 3 is a str"),
+        (("page", "x"), r"row 3 is a tuple"),
+        (Click(visit_id=1), r"row 3 is a Click.*an instance of Visit"),
+    ],
+)
+async def test_a_row_that_cannot_be_written_is_named(session: Session, row: Any, says: str):
+    with pytest.raises(BulkError, match=rf"^bulk_insert Visit: {says}"):
+        await bulk_insert(session, Visit, [{"page": "a"}, {"page": "b"}, row], chunk_size=2)
+
+
+async def test_a_subclass_is_not_written_as_its_base(session: Session):
+    with pytest.raises(BulkError, match="row 1 is a Dog.*instance of Animal itself"):
+        await bulk_insert(session, Animal, [Dog(name="rex")])
+
+
+async def test_only_mapped_classes_and_sensible_chunks(session: Session):
+    with pytest.raises(BulkError, match="needs a mapped class"):
+        await bulk_insert(session, VisitDTO, [])
+    with pytest.raises(BulkError, match="chunk_size is 0"):
+        await bulk_insert(session, Visit, [], chunk_size=0)
+
+
+async def test_the_databases_refusal_keeps_its_class_and_says_which_rows(session: Session):
+    rows = [{"line": "secret", "number": i} for i in (0, 1, 2, 3, 2)]
+    with pytest.raises(IntegrityError) as caught:
+        await bulk_insert(session, Seat, rows, chunk_size=2)
+    assert "bulk_insert Seat: in rows 5 to 5" in str(caught.value)
+    assert "parameters hidden" in str(caught.value)
+    await session.rollback()
+    assert await session.scalar(select(func.count()).select_from(Seat)) == 0
+
+
+async def test_a_savepoint_keeps_what_came_before(session: Session):
+    await bulk_insert(session, Seat, [{"line": "a", "number": 1}])
+    with pytest.raises(IntegrityError):
+        async with session.begin_nested():
+            await bulk_insert(session, Seat, [{"line": "b", "number": 1}, {"line": "a", "number": 1}], chunk_size=1)
+    assert list(await session.scalars(select(Seat.line))) == ["a"]
+
+
+async def test_a_failing_source_leaves_the_transaction_to_the_caller(session: Session):
+    def source() -> Iterator[dict[str, Any]]:
+        yield from numbered(3)
+        raise LookupError("the file ends here")
+
+    with pytest.raises(LookupError):
+        await bulk_insert(session, Visit, source(), chunk_size=2)
+    assert await pages(session) == ["/0", "/1"]
+
+
+async def test_nothing_is_committed(database: Database, session: Session):
+    await bulk_insert(session, Visit, numbered(3))
+    assert session.sync_session.unsaved.count, "leaving now would warn"
+    await session.rollback()
+    assert await pages(session) == []
+
+
+async def test_any_async_session_will_do(database: Database, session: Session):
+    async with AsyncSession(database.engine) as stock:
+        assert await bulk_insert(stock, Visit, numbered(3)) == 3
+        assert await upsert(stock, Seat, [{"line": "a", "number": 1}]) == 1
+        assert await update_where(stock, Visit, Visit.page == "/1", values={"page": "/one"}) == 1
+        assert await delete_where(stock, Visit, Visit.page == "/one") == 1
+        await stock.commit()
+    assert await pages(session) == ["/0", "/2"]
+
+
+# --- bulk_insert: memory --------------------------------------------------------------------------
+
+_INSERTS_AND_PRINTS_ITS_PEAK = """
+import asyncio, json, resource, sys, time
+from catalysis import Database
+from catalysis.tools.bulk import bulk_insert
+from tests.models import Model, Person, Job
+
+async def main(url, count):
+    database = Database(url)
+    await database.create_all(Model.metadata)
+    async with database.session() as session:
+        owner = Person(name="owner")
+        session.add(owner)
+        rows = ({"title": f"the job of number {i}", "person_id": owner.id} for i in range(count))
+        started = time.perf_counter()
+        done = await bulk_insert(session, Job, rows)
+        await session.commit()
+        seconds = time.perf_counter() - started
+    await database.close()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+    print(json.dumps({"done": done, "seconds": seconds, "peak_mb": peak / 1024}))
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+def inserted_elsewhere(url: str, count: int) -> dict[str, float]:
+    command = [sys.executable, "-c", _INSERTS_AND_PRINTS_ITS_PEAK, url, str(count)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
+
+
+async def test_memory_does_not_grow_with_the_rows(postgres_url: str):
+    few = inserted_elsewhere(postgres_url, 20_000)
+    many = inserted_elsewhere(postgres_url.replace("/test_", "/test_"), 100_000)
+    assert many["done"] == 100_000
+    assert many["peak_mb"] - few["peak_mb"] < 8
+    assert many["peak_mb"] < 200
+
+
+@pytest.mark.long
+async def test_a_million_rows_in_200_megabytes(postgres_url: str):
+    figures = inserted_elsewhere(postgres_url, 1_000_000)
+    print(figures)
+    assert figures["done"] == 1_000_000
+    assert figures["peak_mb"] < 200
