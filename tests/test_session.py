@@ -14,7 +14,14 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 import catalysis
-from catalysis import AttributeNotLoaded, Database, RelationshipNotLoaded, Session, UncommittedChanges, watch_queries
+from catalysis import (
+    AttributeNotLoaded,
+    Database,
+    RelationshipNotLoaded,
+    Session,
+    UncommittedChanges,
+    watch_queries,
+)
 from tests.models import Job, Label, Person
 
 
@@ -83,7 +90,9 @@ async def test_rows_of_columns_keep_their_duplicates(ada: Database):
 async def test_an_unloaded_relationship_names_itself_and_the_mend(ada: Database):
     async with ada.session() as session:
         person = (await session.exec(select(Person))).one()
-        with pytest.raises(RelationshipNotLoaded, match=r"Person\.jobs .* \.options\(selectinload\(Person\.jobs\)\)"):
+        with pytest.raises(
+            RelationshipNotLoaded, match=r"Person\.jobs .* \.options\(selectinload\(Person\.jobs\)\)"
+        ):
             _ = person.jobs
         job = (await session.exec(select(Job))).first()
         session.expunge(person)
@@ -99,7 +108,9 @@ async def test_an_unloaded_relationship_names_itself_and_the_mend(ada: Database)
 async def test_an_expired_or_deferred_column_names_itself(ada: Database):
     async with ada.session() as session:
         person = (await session.exec(select(Person).options(defer(Person.name)))).one()
-        with pytest.raises(AttributeNotLoaded, match=r"Person\.name .* session\.refresh\(person, \['name'\]\)"):
+        with pytest.raises(
+            AttributeNotLoaded, match=r"Person\.name .* session\.refresh\(person, \['name'\]\)"
+        ):
             _ = person.name
         session.expire(person)
         with pytest.raises(AttributeNotLoaded, match=r"Person\."):
@@ -139,7 +150,10 @@ class JobWithPersonDTO(catalysis.DTO):
 async def test_a_dto_never_loads_and_says_which_relationship(ada: Database):
     async with ada.session() as session:
         person = (await session.exec(select(Person))).one()
-        with watch_queries() as queries, pytest.raises(RelationshipNotLoaded, match=r"Person\.jobs .*PersonDTO"):
+        with (
+            watch_queries() as queries,
+            pytest.raises(RelationshipNotLoaded, match=r"Person\.jobs .*PersonDTO"),
+        ):
             PersonDTO.model_validate(person)
         nested = (await session.exec(select(Job).options(joinedload(Job.person)))).first()
         with pytest.raises(RelationshipNotLoaded, match=r"Person\.jobs"):
@@ -147,10 +161,9 @@ async def test_a_dto_never_loads_and_says_which_relationship(ada: Database):
         assert len(queries) == 0
         loaded = (await session.exec(select(Person).options(joinedload(Person.jobs)))).one()
         assert len(PersonDTO.model_validate(loaded).jobs) == 3
+    async with ada.session() as session:
+        detached = (await session.exec(select(Job))).first()
     with pytest.raises(RelationshipNotLoaded, match=r"Job\.person"):
-        async with ada.session() as session:
-            detached = (await session.exec(select(Job))).first()
-            session.expunge(detached)
         JobWithPersonDTO.model_validate(detached)
 
 
@@ -197,7 +210,9 @@ async def test_what_was_left_and_where_is_said(database: Database):
         person = (await session.exec(select(Person))).one()
         person.name = "changed"
 
-    with pytest.warns(UncommittedChanges, match=r"test_session\.py:\d+ was left .*Person .*\(new\)") as caught:
+    with pytest.warns(
+        UncommittedChanges, match=r"test_session\.py:\d+ was left .*Person .*\(new\)"
+    ) as caught:
         await leaving(database, pending)
     assert caught[0].filename == __file__
     with pytest.warns(UncommittedChanges, match=r"and 2 more"):

@@ -5,7 +5,15 @@ from datetime import datetime
 import pytest
 from sqlalchemy import UniqueConstraint, delete, exists, inspect, update
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
-from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, joinedload, mapped_column, selectinload, subqueryload
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    aliased,
+    joinedload,
+    mapped_column,
+    selectinload,
+    subqueryload,
+)
 from sqlmodel import func, select
 
 from catalysis import (
@@ -56,7 +64,9 @@ async def test_select_join_and_aliases(world: Database):
 
 async def test_any_has_exists_subqueries_and_ctes(world: Database):
     async with world.session() as session:
-        assert (await session.exec(select(Person).where(Person.teams.any(Team.name == "gone team")))).all() == []
+        assert (
+            await session.exec(select(Person).where(Person.teams.any(Team.name == "gone team")))
+        ).all() == []
         assert len((await session.exec(select(Person).where(Person.teams.any()))).all()) == 1
         assert len((await session.exec(select(Job).where(Job.person.has(Person.name == "gone")))).all()) == 0
         assert not (await session.exec(select(exists().where(Person.name == "gone")))).one()
@@ -115,7 +125,9 @@ async def test_lazy_load_after_a_flush_is_filtered_too(world: Database):
 
 async def test_get(world: Database):
     async with world.session() as session:
-        gone = (await session.exec(select(Person).where(Person.name == "gone").options(include_deleted()))).one()
+        gone = (
+            await session.exec(select(Person).where(Person.name == "gone").options(include_deleted()))
+        ).one()
         assert await session.get(Person, gone.id) is None, "found in the identity map"
         assert await session.get(Person, gone.id, options=[include_deleted()]) is gone
         await session.refresh(gone)
@@ -136,7 +148,9 @@ async def test_a_many_to_one_to_a_deleted_row_is_none(world: Database):
         people = (await session.exec(select(Person).options(include_deleted()))).all()
         assert len(people) == 2, "the deleted person is in the identity map"
         session.expunge(jobs[0])
-        await session.exec(update(Job).where(Job.id == key).values(deleted_at=None).options(include_deleted()))
+        await session.exec(
+            update(Job).where(Job.id == key).values(deleted_at=None).options(include_deleted())
+        )
         job = (await session.exec(select(Job).where(Job.id == key))).one()
         assert await session.run_sync(lambda _: job.person) is None
         await session.rollback()
@@ -191,7 +205,9 @@ async def test_delete_cascades_restore_and_hard_delete(database: Database):
         await session.restore(person)
         await session.commit()
         assert await session.get(Person, person.id) is person
-        assert (await session.exec(select(func.count()).select_from(Job))).one() == 0, "said so in the docstring"
+        assert (await session.exec(select(func.count()).select_from(Job))).one() == 0, (
+            "said so in the docstring"
+        )
 
         await session.delete(person, hard=True)
         await session.commit()

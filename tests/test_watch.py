@@ -23,7 +23,7 @@ async def test_every_statement_with_its_line(database: Database):
         assert len(labels) == 2
         await session.exec(select(Label))
     assert [q.sql.split()[0] for q in queries] == ["INSERT", "SELECT"]
-    assert [q.function for q in map(lambda q: q.site, queries)] == ["test_every_statement_with_its_line"] * 2
+    assert [q.site.function for q in queries] == ["test_every_statement_with_its_line"] * 2
     assert all(q.file == __file__ for q in queries)
     assert queries[1].line == queries[0].line + 1
     assert all(0 < q.seconds < 5 and q.error is None for q in queries)

@@ -110,7 +110,8 @@ class Database:
         Raises:
             DBAPIError: the last failure, once the retries are used up; any other error at once.
         """
-        for attempt in range(retries + 1):
+        attempt = 0
+        while True:
             try:
                 async with self.session() as session:
                     result = await work(session)
@@ -120,7 +121,7 @@ class Database:
                 if attempt == retries or getattr(failure.orig, "sqlstate", None) not in REPLAYABLE:
                     raise
             await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - jitter, not a secret
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            attempt += 1
 
     async def create_all(self, metadata: MetaData | None = None) -> None:
         """Make the tables of `metadata` (default: SQLModel's) that are not there yet, in one transaction.

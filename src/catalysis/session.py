@@ -35,6 +35,7 @@ class UnitOfWork(HookedSession):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.unsaved = UnsavedWork()
+        self.opened_at: CallSite | None = call_site()
 
     def visible(self, instance: object) -> bool:
         """A deleted row is not found by its key."""
@@ -49,7 +50,7 @@ class UnitOfWork(HookedSession):
         self.add(instance)
         reached = [each for each, *_ in state.mapper.cascade_iterator("delete", state)]
         for each in [instance, *reached]:
-            if isinstance(each, SoftDelete):
+            if isinstance(each, SoftDelete) and not is_marked(each):
                 setattr(each, MARK, mark_of(type(each)))
 
     def hard_delete(self, instance: object) -> None:
@@ -108,11 +109,7 @@ class Session(AsyncSession):
     sync_session_class = UnitOfWork
     sync_session: UnitOfWork  # pyright: ignore[reportIncompatibleVariableOverride] - narrowed, and set once
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.opened_at: CallSite | None = call_site()
-        """The user's line that opened the session."""
-        self._left_by_error = False
+    _left_by_error = False
 
     execute = SQLAlchemyAsyncSession.execute
 
@@ -146,12 +143,11 @@ class Session(AsyncSession):
         await super().__aexit__(type_, value, traceback)
 
     def _report_left_behind(self) -> None:
-        unsaved = getattr(
-            self.sync_session, "unsaved", None
-        )  # a session class of the user's own keeps no account
-        if unsaved is None or not (lost := unsaved.left_behind(self.sync_session)):
+        session = self.sync_session
+        # A synchronous session class of the user's own keeps no account.
+        if not isinstance(session, UnitOfWork) or not (lost := session.unsaved.left_behind(session)):  # pyright: ignore[reportUnnecessaryIsInstance]
             return
-        site = self.opened_at
+        site = session.opened_at
         message = UncommittedChanges(
             f"The session opened at {site} was left without a commit, and this is lost: {', '.join(lost)}.  "
             "Add `await session.commit()`, or `await session.rollback()` to give it up on purpose."

@@ -16,7 +16,14 @@ from sqlalchemy.orm import registry
 from sqlmodel import Field, select
 
 import catalysis
-from catalysis import DTO, Database, DatabaseDep, DatabaseSettings, ModelWithIdAndTimestamps, UncommittedChanges
+from catalysis import (
+    DTO,
+    Database,
+    DatabaseDep,
+    DatabaseSettings,
+    ModelWithIdAndTimestamps,
+    UncommittedChanges,
+)
 from catalysis.integrations.fastapi import add_error_handlers, health_router, lifespan
 
 

@@ -8,7 +8,7 @@ from alembic.config import Config
 from sqlalchemy import MetaData
 
 from catalysis.database import Database
-from catalysis.migrations import init_project, load_config
+from catalysis.migrations import check, init_project, load_config, revise, upgrade
 
 ENV = """
 from alembic import context
@@ -37,6 +37,16 @@ def config(folder: Path) -> Config:
 def set_models(config: Config, metadata: MetaData) -> None:
     """Let the project have other models from now on."""
     config.attributes["models"] = metadata
+
+
+async def migrate_to(database: Database, config: Config, metadata: MetaData) -> Path:
+    """Write the revision that leads to the models, apply it, and return its file."""
+    set_models(config, metadata)
+    path = await revise(database, "change", config=config)
+    await upgrade(database, config=config)
+    assert await check(database, config=config) == []
+    assert path is not None
+    return path
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ async def get_session(connection: HTTPConnection) -> AsyncIterator[Session]:
     An error in the route rolls back.  Nothing is committed by itself: say `await db.commit()` in the route.
     """
     async with database_of(connection).session() as session:
-        session.opened_at = _site_of(connection) or session.opened_at
+        session.sync_session.opened_at = _site_of(connection) or session.sync_session.opened_at
         yield session
 
 

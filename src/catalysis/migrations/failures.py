@@ -51,12 +51,13 @@ def _of_alembic(message: str, scripts: ScriptDirectory, asked: str) -> str:
             f"The database is at revision {unknown[1]!r}, which is not in {scripts.versions}: it was migrated by newer "
             "code, or by another project.  Bring the code up to date, or use another database."
         )
-    if "ultiple head" in message:
+    heads, behind = scripts.get_heads(), "Target database is not up to date" in message
+    if len(heads) > 1 and (behind or "ultiple head" in message):
         return (
-            f"The revisions end in more than one head: {', '.join(scripts.get_heads())}.  Join them with "
-            "`alembic merge heads`, or name one of them."
+            f"The revisions end in more than one head: {', '.join(heads)}.  Join them with `alembic merge heads`, "
+            "or name one of them."
         )
-    if "Target database is not up to date" in message:
+    if behind:
         return "The database is not at the newest revision.  Run `catalysis migrate upgrade` first."
     return message
 

@@ -5,7 +5,8 @@ whole process.  Nothing here decides what goes into a revision but "this index i
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from alembic.autogenerate.api import AutogenContext
@@ -16,7 +17,7 @@ from alembic.operations.ops import CreateIndexOp, DropIndexOp, ModifyTableOps
 from alembic.runtime.plugins import Plugin
 from alembic.util import PriorityDispatchResult
 from alembic.util.sqla_compat import is_expression_index
-from sqlalchemy import Column, Enum, Index, String, Table, text
+from sqlalchemy import Column, Enum, Index, String, Table, TextClause, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
@@ -25,9 +26,7 @@ from catalysis.errors import MigrationError
 MAY_NOT_ASK = {"42501", "25006"}
 """SQLSTATEs of a role that may make no temporary table: insufficient privilege, read-only transaction."""
 
-OVER_EXPRESSION = (
-    "type = 'index' AND EXISTS (SELECT 1 FROM pragma_index_info(sqlite_master.name) AS i WHERE i.cid = -2)"
-)
+OVER_EXPRESSION = "EXISTS (SELECT 1 FROM pragma_index_info(sqlite_master.name) AS part WHERE part.cid = -2)"
 """Which rows of `sqlite_master` are indexes over an expression: SQLite numbers such a part -2."""
 
 
@@ -41,31 +40,17 @@ class CatalysisSQLiteImpl(SQLiteImpl):
         super().__init__(*args, **kwargs)
         self._kept: dict[str, list[str]] = {}
 
-    def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
-        """Equal when the model's CREATE INDEX reads like the one the database remembers."""
-        found = self.index_texts(str(metadata_index.table.name)).get(str(metadata_index.name), "")
-        return self.compare_texts(metadata_index, found)
-
-    def compare_texts(self, metadata_index: Index, found: str) -> ComparisonResult:
-        """`compare_indexes` with the database's text at hand."""
-        wanted = str(CreateIndex(metadata_index).compile(dialect=self.dialect))
-        if _plain_sql(wanted) == _plain_sql(found):
-            return ComparisonResult.Equal()
-        return ComparisonResult.Different(f"{found!r} to {wanted!r}")
-
     def index_texts(self, table_name: str) -> dict[str, str]:
-        """CREATE INDEX of every index of the table, by the index's name."""
-        return self._definitions("type = 'index'", table_name)
-
-    def expression_index_texts(self, table_name: str) -> dict[str, str]:
-        """The same for the indexes over expressions only."""
-        return self._definitions(OVER_EXPRESSION, table_name)
+        """CREATE INDEX of every index of the table, by the index's name; those of constraints have none."""
+        return self._texts("type = 'index'", table_name)
 
     def correct_for_autogen_constraints(
-        self, conn_uniques: Any, conn_indexes: Any, metadata_uniques: Any, metadata_indexes: set[Index]
+        self, conn_uniques: Any, conn_indexes: Any, metadata_uniques: Any, metadata_indexes: Any
     ) -> None:
-        """Leave expression indexes, which SQLAlchemy does not reflect here, to `compare_expression_indexes`."""
-        metadata_indexes -= {index for index in metadata_indexes if is_expression_index(index)}
+        """Take the indexes from Alembic, which sees only what SQLAlchemy reflects: `compare_index_texts` sees all."""
+        for indexes in (conn_indexes, metadata_indexes):
+            if indexes:
+                indexes.clear()
 
     def compare_type(self, inspector_column: Column[Any], metadata_column: Column[Any]) -> bool:
         """An enum without a CHECK is text here, whatever the length of its longest value was."""
@@ -75,8 +60,8 @@ class CatalysisSQLiteImpl(SQLiteImpl):
         return super().compare_type(inspector_column, metadata_column)
 
     def prep_table_for_batch(self, batch_impl: Any, table: Table) -> None:
-        """Note what the rebuilding of a table would lose: expression indexes (not reflected) and triggers."""
-        lost = self._definitions(f"type = 'trigger' OR {OVER_EXPRESSION}", table.name)
+        """Note what the rebuilding of a table would lose: triggers, and indexes over expressions (not reflected)."""
+        lost = self._texts(f"type = 'trigger' OR (type = 'index' AND {OVER_EXPRESSION})", table.name)
         self._kept[table.name] = list(lost.values())
 
     def rename_table(self, old_table_name: str, new_table_name: str, schema: str | None = None) -> None:
@@ -89,10 +74,10 @@ class CatalysisSQLiteImpl(SQLiteImpl):
             except DBAPIError as failure:
                 raise MigrationError(
                     f"Table {new_table_name!r} was rebuilt, but this does not fit it any more: {definition}  "
-                    "Drop that index or trigger before the change, and make it anew after it."
+                    "Drop that index or trigger before the change, and make it anew after it"
                 ) from failure
 
-    def _definitions(self, condition: str, table_name: str) -> dict[str, str]:
+    def _texts(self, condition: str, table_name: str) -> dict[str, str]:
         assert self.connection is not None
         query = f"SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name = ? AND ({condition})"
         return {name: sql for name, sql in self.connection.exec_driver_sql(query, (table_name,))}
@@ -105,54 +90,69 @@ class CatalysisPostgresqlImpl(PostgresqlImpl):
 
     def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
         """Compare method, expressions, predicate and options as the server prints them; plain columns as Alembic does."""
+        table = reflected_index.table
+        assert table is not None
         if not any(_is_special(index) for index in (metadata_index, reflected_index)):
             return super().compare_indexes(metadata_index, reflected_index)
-        assert reflected_index.table is not None
-        missing = {column.name for column in metadata_index.columns} - set(reflected_index.table.columns.keys())
-        if missing:
+        if missing := {each.name for each in metadata_index.columns} - set(table.columns.keys()):
             return ComparisonResult.Different(f"new columns {sorted(missing)}")
         found = self._definition(_qualified(reflected_index))
         try:
-            wanted = self._definition_if_created(metadata_index)
+            wanted = self._definition_if_created(metadata_index, table)
+            same = wanted == found or self._settled(wanted, table) == self._settled(found, table)
         except DBAPIError as failure:
             if getattr(failure.orig, "sqlstate", None) in MAY_NOT_ASK:
                 return ComparisonResult.Skip("this role may not create temporary tables")
             return ComparisonResult.Different("it cannot be made yet")  # as with an enum value that comes with it
-        return ComparisonResult.Equal() if wanted == found else ComparisonResult.Different(f"{found} to {wanted}")
+        return ComparisonResult.Equal() if same else ComparisonResult.Different(f"{found} to {wanted}")
 
     def alter_column(self, table_name: str, column_name: str, **kw: Any) -> None:
         """Text becomes an enum, and one enum another, by way of text; PostgreSQL has no cast of its own for it."""
         type_ = kw.get("type_")
         if isinstance(type_, Enum) and type_.native_enum:
             quoted = self.dialect.identifier_preparer.quote(column_name)
-            target = type_.compile(dialect=self.dialect)
-            kw.setdefault("postgresql_using", f"{quoted}::text::{target}")
+            kw.setdefault("postgresql_using", f"{quoted}::text::{type_.compile(dialect=self.dialect)}")
         super().alter_column(table_name, column_name, **kw)
 
     def _definition(self, qualified_name: str) -> str:
+        """Of `CREATE UNIQUE INDEX name ON table USING btree (…)` all but the names: `UNIQUE btree (…)`."""
         assert self.connection is not None
-        return _without_names(
-            self.connection.scalar(text("SELECT pg_get_indexdef(to_regclass(:name))"), {"name": qualified_name})
-            or ""
-        )
+        query = text("SELECT pg_get_indexdef(to_regclass(:name))")
+        head, _, what = (self.connection.scalar(query, {"name": qualified_name}) or "").partition(" USING ")
+        return ("UNIQUE " if head.startswith("CREATE UNIQUE") else "") + what
 
-    def _definition_if_created(self, index: Index) -> str:
-        assert self.connection is not None
-        assert index.table is not None
-        table = self.dialect.identifier_preparer.format_table(index.table)
+    def _definition_if_created(self, index: Index, table: Table) -> str:
         creation = CreateIndexOp.from_index(index)
-        creation.schema, creation.table_name = "pg_temp", "catalysis_probe"
-        copy = creation.to_index()
+        creation.schema, creation.table_name, creation.index_name = "pg_temp", "catalysis_probe", "catalysis_ix"
+        with self._probe(table):
+            self.create_index(creation.to_index())
+            return self._definition("pg_temp.catalysis_ix")
+
+    def _settled(self, definition: str, table: Table) -> str:
+        """What a definition becomes when it is made and printed over and over: PostgreSQL adds casts to its own text."""
+        assert self.connection is not None
+        unique, what = ("UNIQUE ", definition[7:]) if definition.startswith("UNIQUE ") else ("", definition)
+        with self._probe(table):
+            self.connection.exec_driver_sql(
+                f"CREATE {unique}INDEX catalysis_ix ON pg_temp.catalysis_probe USING {what}"
+            )
+            printed = self._definition("pg_temp.catalysis_ix")
+        return printed if printed == definition else self._settled(printed, table)
+
+    @contextmanager
+    def _probe(self, table: Table) -> Iterator[None]:
+        """An empty temporary table like the given one, for the time of a savepoint."""
+        assert self.connection is not None
+        like = self.dialect.identifier_preparer.format_table(table)
         savepoint = self.connection.begin_nested()
         try:
-            self.connection.exec_driver_sql(f"CREATE TEMPORARY TABLE catalysis_probe (LIKE {table})")
-            self.connection.execute(CreateIndex(copy))
-            return self._definition(_qualified(copy))
+            self.connection.exec_driver_sql(f"CREATE TEMPORARY TABLE catalysis_probe (LIKE {like})")
+            yield
         finally:
             savepoint.rollback()
 
 
-def compare_expression_indexes(
+def compare_index_texts(
     autogen_context: AutogenContext,
     modify_ops: ModifyTableOps,
     schema: str | None,
@@ -160,35 +160,44 @@ def compare_expression_indexes(
     conn_table: Table | None,
     metadata_table: Table | None,
 ) -> PriorityDispatchResult:
-    """Alembic's comparison of a table's indexes, for those of SQLite that SQLAlchemy cannot reflect."""
+    """Alembic's comparison of a table's indexes, for SQLite: by the text of their CREATE INDEX."""
     impl = autogen_context.migration_context.impl
     assert isinstance(impl, CatalysisSQLiteImpl)
     declared = {str(index.name): index for index in (metadata_table.indexes if metadata_table is not None else ())}
-    known = impl.index_texts(table_name)
-    hidden = impl.expression_index_texts(table_name)
-    for name, definition in hidden.items():
-        if name in declared and impl.compare_texts(declared[name], definition).is_equal:
+    wanted = {name: str(CreateIndex(index).compile(dialect=impl.dialect)) for name, index in declared.items()}
+    where = {"table_name": table_name, "schema_name": schema}
+    found = {
+        name: definition
+        for name, definition in impl.index_texts(table_name).items()
+        if autogen_context.run_name_filters(name, "index", where)
+    }
+    for name in sorted(found.keys() | wanted.keys()):
+        if _plain_sql(found.get(name, "")) == _plain_sql(wanted.get(name, "")):
             continue
-        modify_ops.ops.append(DropIndexOp.from_index(_index_of(definition, name, table_name)))
-    for name, index in declared.items():
-        if is_expression_index(index) and not impl.compare_texts(index, known.get(name, "")).is_equal:
-            modify_ops.ops.append(CreateIndexOp.from_index(index))
+        old = _index_of(found[name], name, table_name) if name in found else None
+        new = declared.get(name)
+        if not autogen_context.run_object_filters(new or old, name, "index", new is None, old if new else None):
+            continue
+        if old is not None:
+            modify_ops.ops.append(DropIndexOp.from_index(old))
+        if new is not None:
+            modify_ops.ops.append(CreateIndexOp.from_index(new))
     return PriorityDispatchResult.CONTINUE
 
 
 def setup(plugin: Plugin) -> None:
     """Called by Alembic for a module that is a plugin."""
-    plugin.add_autogenerate_comparator(
-        compare_expression_indexes, "table", "expression indexes", qualifier="sqlite"
-    )
+    plugin.add_autogenerate_comparator(compare_index_texts, "table", "index texts", qualifier="sqlite")
 
 
 def _index_of(definition: str, name: str, table_name: str) -> Index:
     found = re.search(r"\sON\s.*?\((?P<what>.*?)\)(?:\s+WHERE\s+(?P<where>.*))?$", definition, re.I | re.S)
-    assert found is not None, definition  # it came from SQLite, which had parsed it
+    assert found is not None, definition  # SQLite had parsed it
+    names = [part.strip().strip('"') for part in found["what"].split(",")]
+    what: list[str | TextClause] = [*names] if all(map(str.isidentifier, names)) else [text(found["what"])]
     options = {"sqlite_where": text(found["where"])} if found["where"] else {}
     unique = re.match(r"CREATE\s+UNIQUE", definition, re.I) is not None
-    return CreateIndexOp(name, table_name, [text(found["what"])], unique=unique, **options).to_index()
+    return CreateIndexOp(name, table_name, what, unique=unique, **options).to_index()
 
 
 def _is_special(index: Index) -> bool:
@@ -197,17 +206,10 @@ def _is_special(index: Index) -> bool:
 
 def _qualified(index: Index) -> str:
     assert index.table is not None
-    parts: Iterable[str | None] = (index.table.schema, index.name)
-    return ".".join('"{}"'.format(part.replace('"', '""')) for part in parts if part)
-
-
-def _without_names(definition: str) -> str:
-    """Of `CREATE UNIQUE INDEX name ON table USING btree (…)`, all but the names."""
-    head, _, what = definition.partition(" USING ")
-    return ("UNIQUE " if head.startswith("CREATE UNIQUE") else "") + what
+    return ".".join('"{}"'.format(str(part).replace('"', '""')) for part in (index.table.schema, index.name) if part)
 
 
 def _plain_sql(statement: str) -> str:
     """The statement without what does not matter: case, blanks and quotes of names; literals stay as they are."""
     parts = re.split(r"('(?:[^']|'')*')", statement)
-    return "".join(part if number % 2 else re.sub(r'[\s"`\[\]]', "", part.lower()) for number, part in enumerate(parts))
+    return "".join(part if place % 2 else re.sub(r'[\s"`\[\]]', "", part.lower()) for place, part in enumerate(parts))

@@ -7,11 +7,11 @@ and waits by way of SQLAlchemy's greenlet.
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.util import await_only
 
 from catalysis.errors import MigrationError
@@ -46,13 +46,19 @@ class PostgresqlTurn:
     @contextmanager
     def around(self, connection: Connection) -> Iterator[None]:
         """Wait for the lock by asking again and again: a waiting statement could run into a timeout."""
-        connection.detach()  # closed afterwards instead of pooled, and the lock and the setting with it
         while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
             connection.rollback()
             await_only(asyncio.sleep(PAUSE))
         connection.exec_driver_sql("SET statement_timeout = 0")  # the one for requests would break long migrations
         connection.commit()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(DBAPIError):  # on a broken connection, which holds no lock
+                connection.rollback()
+                connection.exec_driver_sql("RESET statement_timeout")
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
+                connection.commit()
 
     @contextmanager
     def within(self, connection: Connection) -> Iterator[None]:

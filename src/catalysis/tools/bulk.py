@@ -143,7 +143,7 @@ async def upsert(
     """
     reader = RowReader("upsert", model)
     completer = RowCompleter(reader)
-    unique = find_key(reader, key, session.get_bind(model).dialect.name)
+    unique = find_key(reader, key, session.get_bind(model).dialect)
     kept = {*unique.attributes, *reader.key}
     overwritten = None if update is None else reader.known("update", update)
 

@@ -16,10 +16,12 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     and_,
+    literal_column,
     select,
     tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import QueryableAttribute
 
 from catalysis.errors import BulkError
@@ -40,18 +42,25 @@ class ConflictKey:
     where: ColumnElement[bool] | None
     """The rows among which it is unique; None for all."""
     nulls_are_equal: bool
-    dialect: str
+    dialect: Dialect
 
     def insert(self, reader: RowReader, update: Iterable[str]) -> Any:
         """INSERT into the model's table that updates the attributes `update` of the row already there, if any."""
-        statement = _INSERTS[self.dialect](reader.model)
-        target: dict[str, Any] = {"index_elements": self.columns, "index_where": self.where}
+        statement = _INSERTS[self.dialect.name](reader.model)
+        target: dict[str, Any] = {"index_elements": self.columns, "index_where": self._condition()}
         changed: dict[Any, Any] = {
             column: statement.excluded[column.key] for name in update for column in reader.columns[name]
         }
         if not changed:
             return statement.on_conflict_do_nothing(**target)
         return statement.on_conflict_do_update(**target, set_=changed | values_on_update(reader, changed))
+
+    def _condition(self) -> ColumnElement[Any] | None:
+        """`where` without parameters: with them the database does not recognise its index."""
+        if self.where is None:
+            return None
+        in_words = {"literal_binds": True, "include_table": False}
+        return literal_column(str(self.where.compile(dialect=self.dialect, compile_kwargs=in_words)))
 
     def select(self, reader: RowReader, keys: Sequence[tuple[Any, ...]]) -> Select[Any]:
         """Primary key and this key of the rows that have one of `keys`."""
@@ -66,7 +75,7 @@ class ConflictKey:
         return statement if self.where is None else statement.where(self.where)
 
 
-def find_key(reader: RowReader, key: Key | None, dialect: str) -> ConflictKey:
+def find_key(reader: RowReader, key: Key | None, dialect: Dialect) -> ConflictKey:
     """The unique key meant by `key`: attributes, or the name of a constraint or index; None is the primary key.
 
     Raises:
@@ -74,8 +83,8 @@ def find_key(reader: RowReader, key: Key | None, dialect: str) -> ConflictKey:
     """
     name = reader.model.__name__
     table: Any = reader.mapper.local_table
-    if dialect not in _INSERTS:
-        raise BulkError(f"upsert {name}: there is no INSERT … ON CONFLICT on {dialect}.")
+    if dialect.name not in _INSERTS:
+        raise BulkError(f"upsert {name}: there is no INSERT … ON CONFLICT on {dialect.name}.")
     if not isinstance(table, Table) or len(reader.mapper.tables) > 1:
         raise BulkError(f"upsert {name}: the model is stored in several tables, and ON CONFLICT writes one.")
     candidates = list(_unique_keys(reader, cast("Table[Any]", table), dialect))
@@ -95,7 +104,7 @@ def find_key(reader: RowReader, key: Key | None, dialect: str) -> ConflictKey:
     return min(found, key=lambda each: each.where is not None)
 
 
-def _unique_keys(reader: RowReader, table: Table[Any], dialect: str) -> Iterator[ConflictKey]:
+def _unique_keys(reader: RowReader, table: Table[Any], dialect: Dialect) -> Iterator[ConflictKey]:
     attribute_of = {columns[0]: attribute for attribute, columns in reader.columns.items()}
     for unique in (table.primary_key, *table.constraints, *table.indexes):
         if isinstance(unique, Index):
@@ -111,7 +120,7 @@ def _unique_keys(reader: RowReader, table: Table[Any], dialect: str) -> Iterator
             )
             whole = True
         if columns and whole and all(column in attribute_of for column in columns):
-            options = unique.dialect_options[dialect]
+            options = unique.dialect_options[dialect.name]
             yield ConflictKey(
                 name=str(unique.name),
                 attributes=tuple(attribute_of[column] for column in columns),

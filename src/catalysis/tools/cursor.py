@@ -11,7 +11,7 @@ from binascii import Error as NotBase64
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -105,7 +105,7 @@ def _read_decimal(text: str) -> Decimal:
     if number.is_snan():
         raise ValueError("no database number")
     # PostgreSQL documentation, "Numeric Types": digits before and after the point.
-    if number.is_finite() and (number.adjusted() >= 131072 or number.as_tuple().exponent < -16383):
+    if number.is_finite() and (number.adjusted() >= 131072 or int(number.as_tuple().exponent) < -16383):
         raise ValueError("no database number")
     return number
 

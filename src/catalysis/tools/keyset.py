@@ -5,23 +5,17 @@ and deletes between pages neither repeat nor hide a row that stayed.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, TypeVarTuple, cast, overload
 
 from pydantic import BaseModel, ConfigDict, computed_field
-from sqlalchemy import ColumnElement, Over, Row, Select, and_, false, or_, tuple_, type_coerce
+from sqlalchemy import Row, Select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.operators import ge, gt, le, lt
-from sqlalchemy.sql.visitors import iterate
-from sqlalchemy.types import NullType
 
 from catalysis.errors import InvalidPage
-from catalysis.tools.capabilities import Capabilities, capabilities_of
-from catalysis.tools.cursor import UNREADABLE, Position, read_cursor, write_cursor
-from catalysis.tools.ordering import Term, fingerprint, order_of
-from catalysis.tools.paginate import check_size, check_statement, cut, hidden_columns
-from catalysis.tools.sort_values import SortType, sort_type
-from catalysis.tools.statement import distinct_on, groups, is_distinct
+from catalysis.tools.capabilities import capabilities_of
+from catalysis.tools.cursor import Position
+from catalysis.tools.paginate import check_size, check_statement, cut
+from catalysis.tools.seek import Seek, plan_seek
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -104,17 +98,18 @@ async def paginate_keyset(
     check_size(size, max_size)
     if after is not None and before is not None:
         raise InvalidPage("after and before are both given.  A page is on one side of one cursor.")
-    order = _plan_order(statement, capabilities_of(session, statement))
-    cursor, backward = (after, False) if before is None else (before, True)
-    start = None if cursor is None else order.read(cursor)
+    check_statement(statement)
+    seek = plan_seek(statement, capabilities_of(session, statement))
+    cursor = after if before is None else before
+    start = None if cursor is None else seek.read(cursor)
 
-    result = await session.execute(order.page(start, backward=backward, limit=size + 1))
-    items, keys = cut(result, hidden=len(order.terms))
-    return _arranged(order, items, keys, size, start, backward=backward)
+    result = await session.execute(seek.statement(start, backward=before is not None, limit=size + 1))
+    items, keys = cut(result, hidden=len(seek.terms))
+    return _arranged(seek, items, keys, size, start, backward=before is not None)
 
 
 def _arranged(
-    order: "_KeysetOrder",
+    seek: Seek,
     items: list[Any],
     keys: list[Sequence[Any]],
     size: int,
@@ -124,17 +119,17 @@ def _arranged(
 ) -> KeysetPage[Any]:
     """The page of up to `size` items, given those and one more, in the order they were read."""
     more = len(items) > size
-    if more and order.write(keys[size - 1]) == order.write(keys[size]):
+    if more and seek.write(keys[size - 1]) == seek.write(keys[size]):
         raise InvalidPage(
             "Two rows are equal in every term of the order, and a page that begins between them would miss one.  "
             "Add a column to order_by() that tells them apart, such as the primary key of every joined table."
         )
     items, keys = items[:size], keys[:size]
-    onward = order.write(keys[-1]) if more else None
+    onward = seek.write(keys[-1]) if more else None
     back = None
     if start is not None:
         # From an empty page the way back begins at the cursor's own row, should that be there.
-        back = order.write(keys[0]) if keys else order.write(start.values, inclusive=not start.inclusive)
+        back = seek.write(keys[0]) if keys else seek.write(start.values, inclusive=not start.inclusive)
     if backward:
         items.reverse()
         onward, back = back, onward

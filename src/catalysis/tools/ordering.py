@@ -24,6 +24,7 @@ from catalysis.tools.statement import (
     origins,
     plain,
     read_order,
+    unnameable,
 )
 
 
@@ -44,7 +45,7 @@ class Term:
             return clause
         return clause.nulls_first() if self.nulls_first != backward else clause.nulls_last()
 
-    def puts_nulls_first(self, *, nulls_are_largest: bool) -> bool:
+    def puts_nulls_first(self, nulls_are_largest: bool) -> bool:
         """Where NULLs stand; `nulls_are_largest` tells what the database does unless told."""
         return self.descending == nulls_are_largest if self.nulls_first is None else self.nulls_first
 
@@ -147,7 +148,7 @@ def _repeating(
     `select(Task).join(Task.user)` has none: the task settles its user.  `select(Task).join(Task.tags)` repeats
     a task for each tag.
     """
-    if is_distinct(statement) or groups(statement):
+    if not identity or is_distinct(statement) or groups(statement):
         return []
     equations = [equation for origin in froms for equation in _equations_of_join(origin)]
     filters = list(_equations(statement.whereclause))
@@ -164,9 +165,12 @@ def _repeating(
 
     repeating: list[ColumnElement[Any]] = []
     while open_ := [leaf for leaf in open_ if leaf not in settled]:
-        leaf = next((leaf for leaf in open_ if all(map(is_fixed, leaf.primary_key))), open_[0])
-        repeating += [column for column in leaf.primary_key if not is_fixed(column)]
-        settled.append(leaf)
+        followed = [leaf for leaf in open_ if all(map(is_fixed, leaf.primary_key))]
+        nameable = [leaf for leaf in open_ if not unnameable(statement, leaf)]
+        if not (ready := followed or nameable):
+            break
+        repeating += [column for column in ready[0].primary_key if not is_fixed(column)]
+        settled.append(ready[0])
     return repeating
 
 

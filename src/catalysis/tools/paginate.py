@@ -203,9 +203,9 @@ def cut(result: Result[*tuple[Any, ...]], hidden: int) -> tuple[list[Any], list[
     """The items of a result, without its last `hidden` columns, and the values of those for each item."""
     if getattr(getattr(result, "context", None), "requires_uniquing", False):
         result = result.unique()
-    width = len(result.keys()) - hidden
-    if not hidden:
-        return list(result.scalars() if width == 1 else result), []
-    rows = result.freeze()
-    keys = rows().columns(*range(width, width + hidden)).all()
-    return list(rows().scalars() if width == 1 else rows().columns(*range(width))), list(keys)
+    frozen = result.freeze()
+    if (first := frozen().first()) is None:
+        return [], []
+    width = len(first) - hidden
+    items = frozen().scalars() if width == 1 else frozen().columns(*range(width))
+    return list(items), list(frozen().columns(*range(width, width + hidden)))

@@ -30,7 +30,8 @@ async def update_where(
     """
     _refuse_everything("update_where", model, criteria, everything)
     reader = RowReader("update_where", model)
-    set_ = {reader.columns[name][0]: value for name, value in reader.read(1, values).values.items()}
+    reader.known("values", values)
+    set_ = {reader.columns[name][0]: value for name, value in values.items()}
     # Said here and not left to SQLAlchemy, so that objects of the session get the same values.
     set_ |= values_on_update(reader, set_)
     result = await session.execute(update(model).values(set_).where(*criteria))

@@ -72,12 +72,13 @@ class SortType:
 
     def suits(self, value: Any) -> bool:
         """Whether the database compares the value with the term without an error."""
-        if not isinstance(value, self.accepts) or (isinstance(value, bool) and bool not in self.accepts):
+        if isinstance(value, bool):
+            return bool in self.accepts
+        if not isinstance(value, self.accepts):
             return False
         if isinstance(self.stored, Enum):
             return value in self.stored.enums
-        # PostgreSQL has no text with a zero in it.
-        return not isinstance(self.stored, String) or "\0" not in value
+        return not (isinstance(self.stored, String) and "\0" in value)  # which PostgreSQL's text cannot hold
 
     def parameter(self, value: Any) -> ColumnElement[Any]:
         """The value as a bound parameter that is compared exactly, by whatever index the column has."""
@@ -92,20 +93,28 @@ class SortType:
         return bindparam(None, value, _PARAMETERS[type(value)])
 
 
+_ANYTHING = SortType(NullType(), _STORAGE_CLASSES)
+
+
+def _accepted(stored: TypeEngine[Any]) -> tuple[type, ...]:
+    if isinstance(stored, Enum):
+        return (str,)
+    if isinstance(stored, Uuid):
+        return (UUID,)
+    return _DRIVER_TYPES.get(stored.python_type, ())
+
+
 def sort_type(expression: ColumnElement[Any], capabilities: Capabilities) -> SortType:
     """The type of a term, decorators taken off.
 
     Raises:
         InvalidPage: it is unknown, or values of it cannot be kept in a cursor.
     """
-    stored: Any = expression.type.dialect_impl(capabilities.dialect)
+    stored: TypeEngine[Any] = expression.type.dialect_impl(capabilities.dialect)
     while isinstance(stored, TypeDecorator):
         stored = stored.impl_instance
-    accepts = (str,) if isinstance(stored, Enum) else (UUID,) if isinstance(stored, Uuid) else ()
-    if accepts := accepts or _DRIVER_TYPES.get(stored.python_type, ()):
-        if capabilities.types_are_strict:
-            return SortType(stored, accepts)
-        return SortType(NullType(), _STORAGE_CLASSES)
+    if accepts := _accepted(stored):
+        return SortType(stored, accepts) if capabilities.types_are_strict else _ANYTHING
     kind = "unknown" if isinstance(stored, NullType) else type(stored).__name__
     raise InvalidPage(
         f"The type of {expression} is {kind}, and a cursor cannot keep values of it.  Order by something whose type "

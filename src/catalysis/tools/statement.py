@@ -7,7 +7,7 @@ moves one of them.  Nothing is decided here, and nothing executed.
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import ClauseList, ColumnElement, CompoundSelect, FromClause, Join, Select
+from sqlalchemy import Alias, ClauseList, ColumnElement, CompoundSelect, FromClause, Join, Select
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty
 from sqlalchemy.orm.strategy_options import (
     _AbstractLoad,  # pyright: ignore[reportPrivateUsage] - `Load` leaves the options for "*" out
@@ -91,6 +91,17 @@ def leaves(origin: FromClause) -> Iterator[FromClause]:
         yield from leaves(origin.right)
     else:
         yield origin
+
+
+def unnameable(statement: Select[*tuple[Any, ...]], leaf: FromClause) -> bool:
+    """Whether only SQLAlchemy can refer to it: the alias it makes of a relationship's secondary table."""
+    parts: Any = statement
+    holders = (parts, *parts._memoized_select_entities)
+    joined = [target for holder in holders for target, *_ in holder._setup_joins]
+    origins = [origin for origin in [*joined, *parts._from_obj] if isinstance(origin, FromClause)]
+    given = [inside for origin in origins for inside in leaves(origin)]
+    made: Any = leaf
+    return isinstance(leaf, Alias) and "parententity" not in made._annotations and leaf not in given
 
 
 def read_order(clause: Any, statement: Pageable) -> tuple[ColumnElement[Any] | None, bool, bool | None]:

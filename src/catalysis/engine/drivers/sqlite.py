@@ -15,11 +15,11 @@ from sqlalchemy.pool import StaticPool
 
 from catalysis.settings import DatabaseSettings
 
-_OUTSIDE = re.compile(
-    r"\s*(SELECT|VALUES|EXPLAIN|PRAGMA|VACUUM|ATTACH|DETACH|BEGIN|COMMIT|END|ROLLBACK|RELEASE)\b",
-    re.IGNORECASE,
+_START = r"(?:[\s(]|--[^\n]*\n|/\*.*?\*/)*"
+_READS = "SELECT|VALUES|EXPLAIN|PRAGMA|VACUUM|ATTACH|DETACH|BEGIN|COMMIT|END|ROLLBACK|RELEASE"
+_NEEDS_NO_LOCK = re.compile(
+    rf"{_START}(?:(?:{_READS})\b|WITH\b(?!.*\b(?:INSERT|UPDATE|DELETE|REPLACE)\b))", re.IGNORECASE | re.DOTALL
 )
-_READING_CTE = re.compile(r"\s*WITH\b(?!.*\b(INSERT|UPDATE|DELETE|REPLACE)\b)", re.IGNORECASE | re.DOTALL)
 
 
 def engine_options(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _begin_immediate(
     conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool
 ) -> None:
     driver_connection: Any = conn.connection.driver_connection
-    if driver_connection.in_transaction or _OUTSIDE.match(sql) or _READING_CTE.match(sql):
+    if driver_connection.in_transaction or _NEEDS_NO_LOCK.match(sql):
         return
     if conn.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         cursor.execute("BEGIN IMMEDIATE")

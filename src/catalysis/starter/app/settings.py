@@ -21,7 +21,9 @@ class AppSettings(BaseSettings):
     )
 
     environment: Literal["development", "production"] = "development"
-    secret_key: SecretStr | None = Field(default=None, min_length=SECRET_BYTES, description="signs the tokens")
+    secret_key: SecretStr | None = Field(
+        default=None, min_length=SECRET_BYTES, description="signs the tokens"
+    )
     token_minutes: int = Field(default=60, ge=1, le=60 * 24 * 30, description="how long a login lasts")
 
     @classmethod
@@ -48,6 +50,11 @@ class AppSettings(BaseSettings):
             "APP_SECRET_KEY is not set: using a random one, so logins end when this process does."
         )
         return settings.model_copy(update={"secret_key": SecretStr(secrets.token_urlsafe(SECRET_BYTES))})
+
+    @property
+    def has_demo(self) -> bool:
+        """Whether a new database is given people and tasks to play with, whose password everybody knows."""
+        return self.environment == "development"
 
     @property
     def signing_key(self) -> str:

@@ -12,7 +12,7 @@ class TokenDTO(DTO):
     """An access token; send it as `Authorization: Bearer …`.  `expires_in` is in seconds."""
 
     access_token: str
-    token_type: Literal["bearer"] = "bearer"
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the kind of token, not one
     expires_in: int
 
 

@@ -47,6 +47,7 @@ class CategoryQuery(Paging):
     """Which categories."""
 
     search: Name | None = None
+    include_deleted: bool = False
 
 
 CategoriesToSave = Annotated[list[CreateCategoryDTO], Field(min_length=1, max_length=AT_ONCE)]

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from catalysis import DTO
 from catalysis.starter.app.dtos.fields import LongText, Name, left_out
+from catalysis.starter.app.dtos.pages import Paging
 from catalysis.starter.app.dtos.users import UserRefDTO
 from catalysis.starter.app.models import Standing
 
@@ -32,6 +33,12 @@ class UpdateGroupDTO(DTO):
 
     name: Name = left_out()
     description: LongText = left_out()
+
+
+class GroupQuery(Paging):
+    """Which groups."""
+
+    include_deleted: bool = False
 
 
 class MemberDTO(DTO):

@@ -13,9 +13,7 @@ from catalysis.starter.app.dtos.pages import MAX_SIZE, Paging
 from catalysis.starter.app.dtos.users import UserRefDTO
 from catalysis.starter.app.models import TaskStatus
 
-TaskOrder = Literal[
-    "created_at", "-created_at", "due", "-due", "priority", "-priority", "title", "-title"
-]
+TaskOrder = Literal["created_at", "-created_at", "due", "-due", "priority", "-priority", "title", "-title"]
 
 
 class TaskDTO(DTO):
@@ -111,25 +109,40 @@ class TaskQuery(TaskFilter, Paging):
 
 
 class TaskFeedQuery(TaskFilter):
-    """Which tasks, after or before the place that `cursor` marks."""
+    """Which tasks, after or before the place that a cursor of an earlier answer marks."""
 
     order: TaskOrder = "-created_at"
     size: int = Field(default=20, ge=1, le=MAX_SIZE)
-    cursor: str | None = Field(default=None, max_length=2000)
+    after: str | None = None
+    before: str | None = None
 
 
 class ExplainQuery(TaskFilter):
-    """Which list to explain; `analyze` runs it and measures."""
+    """Which list to explain; `analyze` runs it, where the database can, and measures."""
 
     order: TaskOrder = "-created_at"
     analyze: bool = False
 
 
-class PlanDTO(DTO):
-    """How the database would answer: the statement, its plan in its own words."""
+class PlanNodeDTO(DTO):
+    """One step of a plan; what the database does not tell is null."""
 
-    sql: str
-    plan: str
+    label: str
+    relation: str | None
+    index: str | None
+    total_cost: float | None
+    estimated_rows: float | None
+    actual_rows: float | None
+    actual_ms: float | None
+    children: list["PlanNodeDTO"]
+
+
+class PlanDTO(DTO):
+    """How the database answers the list: in its own words, and as a tree."""
+
+    text: str
+    analyzed: bool
+    root: PlanNodeDTO
 
 
 class CategoryCountDTO(DTO):

@@ -4,7 +4,7 @@ from catalysis.starter.app.models.base import Model
 from catalysis.starter.app.models.category import Category
 from catalysis.starter.app.models.group import Group, Membership, Standing
 from catalysis.starter.app.models.role import Permission, Role, RolePermission
-from catalysis.starter.app.models.task import TaskStatus, Task
+from catalysis.starter.app.models.task import Task, TaskStatus
 from catalysis.starter.app.models.user import User
 
 __all__ = [
@@ -13,10 +13,10 @@ __all__ = [
     "Membership",
     "Model",
     "Permission",
-    "Standing",
     "Role",
     "RolePermission",
-    "TaskStatus",
+    "Standing",
     "Task",
+    "TaskStatus",
     "User",
 ]

@@ -16,9 +16,7 @@ class RolePermission(SQLModel, table=True):
     """One permission of one role."""
 
     role_id: UUID = Field(primary_key=True, foreign_key="role.id", ondelete="CASCADE")
-    permission_id: UUID = Field(
-        primary_key=True, foreign_key="permission.id", ondelete="CASCADE", index=True
-    )
+    permission_id: UUID = Field(primary_key=True, foreign_key="permission.id", ondelete="CASCADE", index=True)
 
 
 class Permission(Model, table=True):

@@ -6,18 +6,20 @@ from uuid import UUID
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from catalysis import Session, include_deleted, upsert
+from catalysis import Session, include_deleted
 from catalysis.starter.app.dtos.categories import CategoryQuery, CreateCategoryDTO, UpdateCategoryDTO
 from catalysis.starter.app.errors import UnknownReference
-from catalysis.starter.app.models import Category
+from catalysis.starter.app.models import Category, User
+from catalysis.starter.app.services.visibility import deleted_too
+from catalysis.tools.bulk import upsert
 
 
-def list_categories(query: CategoryQuery) -> SelectOfScalar[Category]:
+def list_categories(viewer: User, query: CategoryQuery) -> SelectOfScalar[Category]:
     """The statement for the categories that `query` asks for."""
     statement = select(Category).order_by(Category.name)
     if query.search:
         statement = statement.where(col(Category.name).icontains(query.search, autoescape=True))
-    return statement
+    return deleted_too(statement, viewer, "categories:write") if query.include_deleted else statement
 
 
 async def get_category(db: Session, category_id: UUID) -> Category:

@@ -7,13 +7,22 @@ from sqlalchemy.orm import contains_eager, joinedload
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from catalysis import Session, delete_where, include_deleted, upsert
-from catalysis.starter.app.dtos.groups import CreateGroupDTO, SetMembershipDTO, UpdateGroupDTO
+from catalysis import Session, include_deleted
+from catalysis.starter.app.dtos.groups import CreateGroupDTO, GroupQuery, SetMembershipDTO, UpdateGroupDTO
 from catalysis.starter.app.models import Group, Membership, User
+from catalysis.starter.app.services.visibility import deleted_too
+from catalysis.tools.bulk import upsert
+from catalysis.tools.sets import delete_where
 
 
-def visible_groups(viewer: User) -> SelectOfScalar[Group]:
-    """The statement for the groups that the viewer may see: all of them, or those the viewer is in."""
+def list_groups(viewer: User, query: GroupQuery) -> SelectOfScalar[Group]:
+    """The statement for the groups that `query` asks for, as far as the viewer may see them."""
+    statement = _visible(viewer)
+    return deleted_too(statement, viewer, "groups:write") if query.include_deleted else statement
+
+
+def _visible(viewer: User) -> SelectOfScalar[Group]:
+    """All groups, or those the viewer is in."""
     statement = select(Group).order_by(Group.name)
     if viewer.may("groups:read"):
         return statement
@@ -22,7 +31,7 @@ def visible_groups(viewer: User) -> SelectOfScalar[Group]:
 
 async def get_group(db: Session, viewer: User, group_id: UUID) -> Group:
     """The group, if the viewer may see it."""
-    return (await db.exec(visible_groups(viewer).where(Group.id == group_id))).one()
+    return (await db.exec(_visible(viewer).where(Group.id == group_id))).one()
 
 
 async def list_members(db: Session, viewer: User, group_id: UUID) -> SelectOfScalar[Membership]:

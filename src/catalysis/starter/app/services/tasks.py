@@ -10,7 +10,7 @@ from sqlalchemy.orm import joinedload
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from catalysis import Session, bulk_insert, delete_where, include_deleted, update_where
+from catalysis import Session, include_deleted
 from catalysis.starter.app.dtos.tasks import (
     CompleteTasksDTO,
     CreateTaskDTO,
@@ -20,9 +20,12 @@ from catalysis.starter.app.dtos.tasks import (
     TaskOrder,
     UpdateTaskDTO,
 )
-from catalysis.starter.app.errors import NotPermitted, UnknownReference
+from catalysis.starter.app.errors import UnknownReference
 from catalysis.starter.app.models import Category, Task, TaskStatus, User
 from catalysis.starter.app.services.categories import category_named, referred_category
+from catalysis.starter.app.services.visibility import deleted_too
+from catalysis.tools.bulk import bulk_insert
+from catalysis.tools.sets import delete_where, update_where
 
 ORDERS: dict[TaskOrder, ColumnElement[Any]] = {
     "created_at": col(Task.created_at).asc(),
@@ -48,13 +51,12 @@ def within_reach(viewer: User) -> list[ColumnElement[bool]]:
 def list_tasks(viewer: User, wanted: TaskFilter, order: TaskOrder) -> SelectOfScalar[Task]:
     """The statement for the tasks that are asked for, with their users and categories."""
     statement = (
-        select(Task).where(*within_reach(viewer), *_criteria(wanted)).options(*WITH_DETAILS).order_by(ORDERS[order])
+        select(Task)
+        .where(*within_reach(viewer), *_criteria(wanted))
+        .options(*WITH_DETAILS)
+        .order_by(ORDERS[order])
     )
-    if not wanted.include_deleted:
-        return statement
-    if not viewer.may("tasks:admin"):
-        raise NotPermitted("tasks:admin")
-    return statement.options(include_deleted())
+    return deleted_too(statement, viewer, "tasks:admin") if wanted.include_deleted else statement
 
 
 def _criteria(wanted: TaskFilter) -> list[ColumnElement[bool]]:
@@ -64,7 +66,8 @@ def _criteria(wanted: TaskFilter) -> list[ColumnElement[bool]]:
     if wanted.status is not None:
         criteria.append(col(Task.status) == wanted.status)
     if wanted.completed is not None:
-        criteria.append(col(Task.completed) if wanted.completed else not_(col(Task.completed)))
+        open_ = not_(col(Task.completed))
+        criteria.append(not_(open_) if wanted.completed else open_)
     if wanted.priority is not None:
         criteria.append(col(Task.priority) == wanted.priority)
     if wanted.category_id is not None:

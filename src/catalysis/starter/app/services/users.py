@@ -15,6 +15,7 @@ from catalysis.starter.app.errors import Refused
 from catalysis.starter.app.models import Role, Task, User
 from catalysis.starter.app.passwords import hash_password, password_matches
 from catalysis.starter.app.permissions import MEMBER
+from catalysis.starter.app.services.visibility import deleted_too
 
 ORDERS: dict[UserOrder, ColumnElement[Any]] = {
     "username": col(User.username).asc(),
@@ -42,7 +43,7 @@ async def authenticate(db: Session, username: str, password: str) -> User | None
     return user if user and user.is_active else None
 
 
-def list_users(query: UserQuery) -> SelectOfScalar[User]:
+def list_users(viewer: User, query: UserQuery) -> SelectOfScalar[User]:
     """The statement for the users that `query` asks for."""
     statement = select(User).options(WITH_ROLE).order_by(ORDERS[query.order])
     if query.search:
@@ -54,7 +55,7 @@ def list_users(query: UserQuery) -> SelectOfScalar[User]:
         statement = statement.where(User.is_active == query.is_active)
     if query.role_id is not None:
         statement = statement.where(User.role_id == query.role_id)
-    return statement.options(include_deleted()) if query.include_deleted else statement
+    return deleted_too(statement, viewer, "users:write") if query.include_deleted else statement
 
 
 async def get_user(db: Session, user_id: UUID) -> User:
@@ -62,12 +63,12 @@ async def get_user(db: Session, user_id: UUID) -> User:
     return await db.get_one(User, user_id, options=[WITH_PERMISSIONS])
 
 
-async def create_user(db: Session, new: CreateUserDTO) -> User:
-    """A new user with the role `member`."""
+async def create_user(db: Session, new: CreateUserDTO, *, role: str = MEMBER) -> User:
+    """A new user with the role of that name."""
     password_hash = await hash_password(new.password)  # first: a connection should not wait for it
-    role = (await db.exec(select(Role).where(Role.name == MEMBER))).one()
+    given = (await db.exec(select(Role).where(Role.name == role))).one()
     user = User(
-        **new.model_dump(exclude={"password"}), password_hash=password_hash, role_id=role.id, role=role
+        **new.model_dump(exclude={"password"}), password_hash=password_hash, role_id=given.id, role=given
     )
     db.add(user)
     await db.commit()

@@ -1,0 +1,59 @@
+# A fresh machine needs Python 3.11 or newer and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+READY_TO_RUN := $(VENV)/.ready-to-run
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+WORKERS ?= 2
+
+.PHONY: run test test-long check format bench lock changelog clean
+
+run: $(READY_TO_RUN)  ## serve the starter backend with demo data on http://127.0.0.1:8000
+	@$(BIN)/python -m catalysis.starter
+
+test: $(READY)  ## every check, and every test but the long ones
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" -q
+
+test-long: $(READY)  ## what needs minutes or much memory
+	$(BIN)/python -m pytest -m long -q
+
+check: $(READY)  ## lint, format, types, import contracts, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/codespell src tests README.md GLOSSARY.md changes
+	$(BIN)/pyright
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## stock SQLModel and Catalysis in one interleaved run, as ratios
+	$(BIN)/python -m bench
+
+lock: COMPILE = uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --upgrade -q \
+	--custom-compile-command "make lock"
+lock:  ## pin the versions anew; needs uv
+	$(COMPILE) --extra fastapi --extra starter -o requirements.lock
+	$(COMPILE) --all-extras --group dev -c requirements.lock -o requirements-dev.lock
+
+changelog: $(READY)  ## what the next release will say
+	$(BIN)/towncrier build --draft --version next
+
+clean:
+	rm -rf $(VENV)
+
+$(READY_TO_RUN): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..."
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps -e .
+	@touch $@
+
+$(READY): requirements-dev.lock $(READY_TO_RUN)
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@

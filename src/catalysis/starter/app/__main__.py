@@ -1,0 +1,7 @@
+"""`python -m app` starts the server."""
+
+import typer
+
+from catalysis.starter.app.serve import serve
+
+typer.run(serve)

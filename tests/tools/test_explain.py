@@ -1,0 +1,407 @@
+"""`explain` on both databases: parameters bound, one EXPLAIN, nothing left behind."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Integer, bindparam, delete, event, func, insert, literal, select, text, union, update
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, joinedload, mapped_column
+from sqlalchemy.schema import CreateTable, Sequence
+
+from catalysis import Database, Session, watch_queries
+from catalysis.errors import ExplainError
+from catalysis.tools.explain import explain
+from catalysis.tools.query_plan import QueryPlan, QueryPlanNode, read_postgresql, read_sqlite
+from tests.models import Job, Person
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Thing(Base):
+    """Its key is made by the database, its size by Python."""
+
+    __tablename__ = "thing"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    size: Mapped[int] = mapped_column(default=3, onupdate=4)
+
+
+@pytest.fixture
+async def filled(database: Database) -> Database:
+    await database.create_all(Base.metadata)
+    async with database.session() as session:
+        person = Person(name="ada")
+        session.add_all([Job(title=f"job {i}", done=i % 2 == 0, person=person) for i in range(10)])
+        session.add_all([Thing(id=100 + i, name=f"thing {i}") for i in range(10)])
+        await session.commit()
+    return database
+
+
+@pytest.fixture
+async def session(filled: Database) -> AsyncIterator[Session]:
+    async with filled.session() as session:
+        yield session
+
+
+def tables(plan: QueryPlan) -> set[str | None]:
+    return {node.relation for node in plan.nodes()} - {None}
+
+
+THINGS = Thing.__table__
+
+STATEMENTS: dict[str, Any] = {
+    "entity": select(Thing).where(Thing.name == "x", Thing.size.in_([1, 2])).order_by(Thing.name).limit(3),
+    "one column": select(Thing.name).where(Thing.id == 1),
+    "aggregate": select(Thing.size, func.count()).group_by(Thing.size),
+    "core": select(THINGS.c.id).where(THINGS.c.name == bindparam("n", value="x")),
+    "union": union(select(Thing.id), select(Thing.size)),
+    "yielding": select(Thing).execution_options(yield_per=2),
+    "text": text("SELECT * FROM thing WHERE size = :size").bindparams(bindparam("size", 3, Integer)),
+    "from text": select(Thing).from_statement(text("SELECT * FROM thing")),
+    "update": update(Thing).where(Thing.size > 1).values(name=Thing.name + "!"),
+    "update returning": update(Thing).where(Thing.size > 1).values(name="z").returning(Thing),
+    "update core": update(THINGS).values(name="z"),
+    "delete": delete(Thing).where(Thing.size > 1),
+    "delete returning": delete(Thing).returning(Thing.id),
+    "delete by text": text("DELETE FROM thing WHERE size > :size").bindparams(size=1),
+}
+INSERTS: dict[str, Any] = {
+    "insert": insert(Thing).values(name="new"),
+    "insert with its key": insert(Thing).values(id=1, name="new"),
+    "insert returning": insert(Thing).values(name="new").returning(Thing),
+    "insert core": insert(THINGS).values(name="new"),
+    "insert many": insert(Thing).values([{"name": "a"}, {"name": "b"}]),
+    "insert from select": insert(Thing).from_select(["name"], select(Thing.name)),
+    "insert by text": text("INSERT INTO thing (name, size) VALUES (:name, 1)").bindparams(name="new"),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+@pytest.mark.parametrize("analyze", [False, True])
+async def test_every_kind_of_statement(session: Session, name: str, analyze: bool):
+    with watch_queries() as queries:
+        plan = await explain(session, STATEMENTS[name], analyze=analyze)
+    assert sum(query.sql.startswith("EXPLAIN") for query in queries) == 1
+    assert tables(plan) == {"thing"}
+    assert "thing" in plan.text
+    assert str(plan) == plan.text
+    assert not session.in_transaction()
+
+
+@pytest.mark.parametrize("name", INSERTS)
+@pytest.mark.parametrize("analyze", [False, True])
+async def test_every_kind_of_insert(session: Session, name: str, analyze: bool):
+    plan = await explain(session, INSERTS[name], analyze=analyze)
+    assert plan.text.startswith(("Insert on thing", "QUERY PLAN"))
+    assert await session.scalar(select(func.count()).select_from(Thing)) == 10
+
+
+@pytest.mark.parametrize("name", STATEMENTS | INSERTS)
+@pytest.mark.parametrize("has_written", [False, True])
+async def test_analyze_leaves_nothing_behind(filled: Database, name: str, has_written: bool):
+    """Leaving with uncommitted work would warn, and warnings are errors here."""
+    everything = select(THINGS).order_by(THINGS.c.id)
+    async with filled.session() as session:
+        if has_written:
+            await session.execute(update(Thing).where(Thing.id == 100).values(name="mine"))
+        before = (await session.execute(everything)).all()
+        unsaved = session.sync_session.unsaved.count
+        await explain(session, (STATEMENTS | INSERTS)[name], analyze=True)
+        assert (await session.execute(everything)).all() == before
+        assert session.sync_session.unsaved.count == unsaved
+        await session.rollback()
+    async with filled.session() as session:
+        assert (await session.execute(everything)).all() != before if has_written else before
+
+
+async def test_the_sessions_objects_are_not_disturbed(session: Session):
+    thing = (await session.scalars(select(Thing).limit(1))).one()
+    thing.name = "changed"
+    new = Thing(id=1, name="pending")
+    session.add(new)
+    await explain(session, update(Thing).values(name="z"), analyze=True)
+    await explain(session, delete(Thing), analyze=True)
+    assert new in session.new
+    assert thing in session.dirty
+    assert thing.name == "changed"
+    await session.rollback()
+
+
+async def test_it_sees_what_the_transaction_has_written(session: Session):
+    if session.get_bind().dialect.name != "postgresql":
+        pytest.skip("SQLite has no actual figures")
+    await session.execute(insert(Thing).values([{"name": f"more {i}"} for i in range(5)]))
+    plan = await explain(session, select(Thing), analyze=True)
+    assert plan.root.actual_rows == 15
+    await session.rollback()
+
+
+async def test_a_failing_explain_keeps_the_transaction(session: Session):
+    await session.execute(update(Thing).where(Thing.id == 100).values(name="mine"))
+    with pytest.raises(DBAPIError):
+        await explain(session, text("SELECT * FROM no_such_table"), analyze=True)
+    assert await session.scalar(select(Thing.name).where(Thing.id == 100)) == "mine"
+    await session.rollback()
+
+
+async def test_the_sessions_hooks_have_their_say(session: Session):
+    """Soft delete is in the plan; a delete of such a model is the update it becomes."""
+    with watch_queries() as queries:
+        await explain(session, select(Job).where(Job.title == "x"))
+        await explain(session, delete(Job).where(Job.title == "x"), analyze=True)
+        await explain(session, update(Job).where(Job.title == "x").values(done=True))
+    sent = [query.sql for query in queries if query.sql.startswith("EXPLAIN")]
+    assert all("deleted_at IS NULL" in sql for sql in sent), sent
+    assert "UPDATE job SET" in sent[1]
+    assert await session.scalar(select(func.count()).select_from(Job)) == 10
+
+
+async def test_eager_loads_are_in_the_plan(session: Session):
+    plan = await explain(session, select(Job).options(joinedload(Job.person)))
+    assert (
+        len([node for node in plan.nodes() if node.kind in ("Seq Scan", "SCAN", "SEARCH", "Index Scan")]) == 2
+    )
+
+
+async def test_listeners_of_one_session_too(session: Session):
+    def only_small(executing: Any) -> None:
+        executing.statement = executing.statement.where(Thing.size < 3)
+
+    event.listen(session.sync_session, "do_orm_execute", only_small)
+    with watch_queries() as queries:
+        await explain(session, select(Thing))
+    assert "size <" in queries[0].sql
+
+
+async def test_any_async_session_will_do(filled: Database):
+    async with AsyncSession(filled.engine) as stock:
+        plan = await explain(stock, select(Thing).where(Thing.id == 1), analyze=True)
+        assert tables(plan) == {"thing"}
+        assert not stock.in_transaction()
+
+
+async def test_a_session_on_a_connection(filled: Database):
+    async with filled.engine.connect() as connection, AsyncSession(connection) as stock:
+        await explain(stock, delete(Thing), analyze=True)
+        assert await stock.scalar(select(func.count()).select_from(Thing)) == 10
+        await explain(stock, delete(Thing), analyze=True)
+        assert await stock.scalar(select(func.count()).select_from(Thing)) == 10
+
+
+async def test_defaults_fetched_before_an_insert_are_not_explained(postgres_url: str):
+    class SequenceBase(DeclarativeBase):
+        pass
+
+    class Ticket(SequenceBase):
+        __tablename__ = "ticket"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        number: Mapped[int] = mapped_column(default=select(func.max(literal(41)) + 1).scalar_subquery())
+        serial: Mapped[int] = mapped_column(Sequence("serials"))
+
+    database = Database(postgres_url)
+    await database.create_all(SequenceBase.metadata)
+    async with database.session() as session:
+        plan = await explain(session, insert(Ticket).values(id=1), analyze=True)
+        assert plan.root.label == "Insert on ticket"
+        assert await session.scalar(select(func.count()).select_from(Ticket)) == 0
+    await database.close()
+
+
+@pytest.mark.parametrize("wrong", ["SELECT 1", CreateTable(THINGS), Thing, None])
+async def test_what_cannot_be_explained(session: Session, wrong: Any):
+    with pytest.raises(ExplainError, match="takes a select, insert, update, delete or text"):
+        await explain(session, wrong)
+
+
+# --- PostgreSQL's figures -------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def postgres(postgres_url: str) -> AsyncIterator[Session]:
+    database = Database(postgres_url)
+    await database.create_all(Base.metadata)
+    async with database.session() as session:
+        await session.execute(
+            insert(Thing), [{"id": i, "name": f"thing {i}", "size": i % 7} for i in range(5000)]
+        )
+        await session.commit()
+        await session.execute(text("ANALYZE thing"))
+        await session.commit()
+        yield session
+    await database.close()
+
+
+async def test_estimates(postgres: Session):
+    plan = await explain(postgres, select(Thing).where(Thing.id == 42))
+    root = plan.root
+    assert (root.kind, root.relation, root.index) == ("Index Scan", "thing", "thing_pkey")
+    assert root.label == "Index Scan using thing_pkey on thing"
+    assert root.estimated_rows == 1
+    assert root.index_condition == "(id = 42)", "the parameter's own value"
+    assert root.total_cost > root.startup_cost > 0
+    assert root.actual_rows is root.loops is root.actual_ms is plan.execution_time_ms is None
+    assert not plan.analyzed
+    assert root.buffers == {}
+    assert plan.text.splitlines()[1] == "  Index Cond: (id = 42)"
+
+
+async def test_actual_figures(postgres: Session):
+    statement = select(Thing).where(Thing.size == 3).order_by(Thing.name.desc()).limit(5)
+    plan = await explain(postgres, statement, analyze=True, buffers=True)
+    limit, sort, scan = plan.nodes()
+    assert [limit.kind, sort.kind, scan.kind] == ["Limit", "Sort", "Seq Scan"]
+    assert (limit.actual_rows, scan.actual_rows, scan.loops) == (5, 714, 1)
+    assert scan.filter == "(size = 3)"
+    assert scan.details["Rows Removed by Filter"] == 4286
+    assert sort.details["Sort Key"] == ["name DESC"]
+    assert 0 < scan.actual_ms <= plan.execution_time_ms
+    assert plan.planning_time_ms > 0
+    assert plan.analyzed
+    assert scan.buffers["shared hit"] > 0
+    lines = plan.text.splitlines()
+    assert lines[0].startswith("Limit  (cost=")
+    assert "rows=5 loops=1)" in lines[0]
+    assert any(line.startswith("  ->  Sort  (cost=") for line in lines)
+    assert "        Sort Key: name DESC" in lines
+    assert any(line.startswith("        ->  Seq Scan on thing  (cost=") for line in lines)
+    assert "              Filter: (size = 3)" in lines
+    assert "              Rows Removed by Filter: 4286" in lines
+    assert any(line.startswith("              Buffers: shared hit=") for line in lines)
+    assert lines[-2].startswith("Planning Time: ")
+    assert lines[-1].startswith("Execution Time: ")
+
+
+async def test_buffers_only_when_asked(postgres: Session):
+    assert "Buffers" not in (await explain(postgres, select(Thing), analyze=True)).text
+    await explain(postgres, select(Thing), buffers=True)
+
+
+async def test_a_select_that_writes_is_undone(postgres: Session):
+    added = insert(Thing).values(id=9999, name="x").returning(Thing.id).cte()
+    plan = await explain(postgres, select(added), analyze=True)
+    assert [node.label for node in plan.nodes()] == ["CTE Scan on anon_1", "Insert on thing", "Result"]
+    assert "  CTE anon_1\n    ->  Insert on thing" in plan.text
+    await postgres.execute(
+        text("CREATE FUNCTION grow() RETURNS int LANGUAGE sql AS 'UPDATE thing SET size = 99; SELECT 1'")
+    )
+    await postgres.commit()
+    await explain(postgres, select(func.grow()), analyze=True)
+    assert await postgres.scalar(select(func.count()).where(Thing.size == 99)) == 0
+
+
+async def test_on_conflict(postgres: Session):
+    statement = postgresql.insert(Thing).values(id=1, name="x")
+    statement = statement.on_conflict_do_update(index_elements=[Thing.id], set_={"name": "y"})
+    plan = await explain(postgres, statement, analyze=True)
+    assert plan.root.details["Conflict Resolution"] == "UPDATE"
+    assert await postgres.scalar(select(Thing.name).where(Thing.id == 1)) == "thing 1"
+
+
+async def test_schema_translation(postgres: Session):
+    await postgres.execute(text("CREATE SCHEMA other"))
+    await postgres.execute(text("CREATE TABLE other.thing (LIKE thing)"))
+    statement = select(Thing).execution_options(schema_translate_map={None: "other"})
+    plan = await explain(postgres, statement)
+    assert plan.root.index is None, "the copy has no key"
+    await postgres.rollback()
+
+
+async def test_labels_of_joins_aggregates_and_subplans(postgres: Session):
+    other = aliased(Thing, name="other")
+    joined = select(Thing, other).outerjoin(other, other.size == Thing.size).where(Thing.id < 10)
+    plan = await explain(postgres, joined)
+    assert plan.root.label.endswith((" Left Join", " Right Join"))
+    assert any(node.label == "Seq Scan on thing other" for node in plan.nodes())
+    grouped = await explain(postgres, select(Thing.size, func.count()).group_by(Thing.size))
+    assert grouped.root.label == "HashAggregate"
+    highest = select(func.max(other.id)).scalar_subquery()
+    plan = await explain(postgres, select(Thing).where(Thing.id == highest))
+    assert "InitPlan" in plan.text
+    never = await explain(postgres, select(Thing).where(text("false"), Thing.id == 1), analyze=True)
+    assert "Result" in never.text
+
+
+# --- Reading the answers, without a database ------------------------------------------------------
+
+
+def test_an_answer_decoded_by_the_driver_reads_the_same():
+    document = [
+        {
+            "Plan": {
+                "Node Type": "Result",
+                "Startup Cost": 0.0,
+                "Total Cost": 0.01,
+                "Plan Rows": 1,
+                "Plan Width": 4,
+            }
+        }
+    ]
+    plan = read_postgresql([[json.dumps(document)]])
+    assert plan == read_postgresql([[document]])
+    assert plan.text == "Result  (cost=0.00..0.01 rows=1 width=4)"
+    assert hash(plan) == hash(read_postgresql([[document]]))
+
+
+def test_triggers_and_steps_never_executed_are_told():
+    step = {"Node Type": "Seq Scan", "Startup Cost": 0.0, "Total Cost": 1.0, "Plan Rows": 1, "Plan Width": 4}
+    never = {**step, "Relation Name": "b", "Alias": "b", "Actual Rows": 0.0, "Actual Loops": 0}
+    root = {
+        **{**step, "Node Type": "ModifyTable", "Operation": "Delete", "Relation Name": "a", "Alias": "a"},
+        **{"Actual Rows": 0.0, "Actual Loops": 1, "Actual Startup Time": 0.5, "Actual Total Time": 0.5},
+        "Plans": [never],
+    }
+    trigger = {"Trigger Name": "t", "Constraint Name": "fk_b_a", "Relation": "a", "Time": 12.5, "Calls": 3}
+    document = [{"Plan": root, "Triggers": [trigger], "Planning Time": 0.1, "Execution Time": 13.0}]
+    assert read_postgresql([[document]]).text.splitlines() == [
+        "Delete on a  (cost=0.00..1.00 rows=1 width=4) (actual time=0.500..0.500 rows=0 loops=1)",
+        "  ->  Seq Scan on b  (cost=0.00..1.00 rows=1 width=4) (never executed)",
+        "Trigger fk_b_a: time=12.500 calls=3",
+        "Planning Time: 0.100 ms",
+        "Execution Time: 13.000 ms",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("detail", "kind", "relation", "index", "condition"),
+    [
+        ("SCAN task", "SCAN", "task", None, None),
+        ("SCAN TABLE task AS t", "SCAN", "task", None, None),
+        ("SCAN t USING COVERING INDEX ix_t", "SCAN", "t", "ix_t", None),
+        ("SEARCH t USING INDEX ix_t (a=? AND b>?)", "SEARCH", "t", "ix_t", "a=? AND b>?"),
+        ("SEARCH t USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH", "t", None, "rowid=?"),
+        ("SEARCH t USING AUTOMATIC COVERING INDEX (u_id=?) LEFT-JOIN", "SEARCH", "t", None, "u_id=?"),
+        ("SCAN 2 CONSTANT ROWS", "SCAN", None, None, None),
+        ("SCAN CONSTANT ROW", "SCAN", None, None, None),
+        ("USE TEMP B-TREE FOR ORDER BY", "USE", None, None, None),
+    ],
+)
+def test_steps_of_sqlite(detail: str, kind: str, relation: Any, index: Any, condition: Any):
+    (node,) = read_sqlite([(2, 0, 0, detail)]).root.children
+    assert (node.kind, node.label, node.relation) == (kind, detail, relation)
+    assert (node.index, node.index_condition) == (index, condition)
+
+
+def test_the_tree_of_sqlite():
+    rows = [
+        (1, 0, 0, "COMPOUND QUERY"),
+        (2, 1, 0, "LEFT-MOST SUBQUERY"),
+        (5, 2, 0, "SCAN t"),
+        (11, 1, 0, "UNION ALL"),
+    ]
+    plan = read_sqlite(rows)
+    assert plan.text.splitlines() == [
+        "QUERY PLAN",
+        "  ->  COMPOUND QUERY",
+        "        ->  LEFT-MOST SUBQUERY",
+        "              ->  SCAN t",
+        "        ->  UNION ALL",
+    ]
+    assert [node.kind for node in plan.nodes()] == ["QUERY PLAN", "COMPOUND", "LEFT-MOST", "SCAN", "UNION"]
+    assert all(isinstance(node, QueryPlanNode) for node in plan.nodes())
