@@ -8,7 +8,7 @@ READY_TO_RUN := $(VENV)/.ready-to-run
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: run test test-long check format bench lock changelog clean
+.PHONY: run test test-long check format bench docs lock changelog clean
 
 run: $(READY_TO_RUN)  ## serve the starter backend with demo data on http://127.0.0.1:8000
 	@$(BIN)/python -m catalysis.starter
@@ -34,11 +34,16 @@ format: $(READY)
 bench: $(READY)  ## stock SQLModel and Catalysis in one interleaved run, as ratios
 	$(BIN)/python -m bench
 
+docs: $(READY)  ## build the site into site/
+	@$(PIP) --require-hashes -r requirements-docs.lock
+	$(BIN)/mkdocs build -q
+
 lock: COMPILE = uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --upgrade -q \
 	--custom-compile-command "make lock"
 lock:  ## pin the versions anew; needs uv
 	$(COMPILE) --extra fastapi --extra starter -o requirements.lock
 	$(COMPILE) --all-extras --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --group docs -c requirements-dev.lock -o requirements-docs.lock
 
 changelog: $(READY)  ## what the next release will say
 	$(BIN)/towncrier build --draft --version next

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 UNPRIVILEGED_USER = "nobody"
+INITDB = ("--no-sync", "--locale=C", "-E", "UTF8", "-U", "postgres", "-A", "trust")
 SETTINGS = ("listen_addresses=127.0.0.1", "fsync=off", "max_connections=200")
 
 
@@ -38,20 +39,8 @@ class PostgresServer:
             user = pwd.getpwnam(UNPRIVILEGED_USER)
             os.chown(server.folder, user.pw_uid, user.pw_gid)
         data = server.folder / "data"
-        server._run(
-            "initdb",
-            "--no-sync",
-            "--locale=C",
-            "-E",
-            "UTF8",
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-D",
-            str(data),
-        )
-        options = f"-p {server.port} -k {server.folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200"
+        server._run("initdb", "-D", str(data), *INITDB)
+        options = " ".join([f"-p {server.port} -k {server.folder}", *(f"-c {each}" for each in SETTINGS)])
         log = server.folder / "log"
         server._run("pg_ctl", "-w", "-D", str(data), "-l", str(log), "-o", options, "start")
         return server

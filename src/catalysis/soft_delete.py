@@ -103,7 +103,8 @@ def wants_filter(executing: ORMExecuteState) -> bool:
     if executing.is_column_load:  # by primary key, of a row that the session holds already
         return False
     seen = any(isinstance(each, IncludeDeleted | HardDelete) for each in executing.user_defined_options)
-    return executing.is_orm_statement and not seen
+    # A plain SELECT may hold subqueries and CTEs over mapped classes, and the option reaches those.
+    return not seen and (executing.is_orm_statement or executing.is_select)
 
 
 ONLY_UNMARKED = with_loader_criteria(SoftDelete, lambda cls: cls.deleted_at.is_(None), include_aliases=True)

@@ -94,7 +94,8 @@ async def test_values_go_and_change_places_with_all_that_names_them(postgres: Da
     await run(postgres, "INSERT INTO person (id) VALUES (2)")
     assert await ask(postgres, "SELECT moods::text FROM person ORDER BY id") == ["{good,bad}", "{good}"]
     assert await ask(postgres, "SELECT mood::text FROM person ORDER BY mood") == ["bad", "good"]
-    assert await ask(postgres, "SELECT conname FROM pg_constraint WHERE contype = 'c'") == ["ck_person_good"]
+    checks = "SELECT conname FROM pg_constraint WHERE contype = 'c' AND conrelid = 'person'::regclass"
+    assert await ask(postgres, checks) == ["ck_person_good"]
     await downgrade(postgres, "-1", config=config)
     await downgrade(postgres, "base", config=config)
     assert await types(postgres) == []

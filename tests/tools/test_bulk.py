@@ -343,6 +343,7 @@ async def test_the_databases_refusal_keeps_its_class_and_says_which_rows(session
         await bulk_insert(session, Seat, rows, chunk_size=2)
     assert "bulk_insert Seat: in rows 5 to 5" in str(caught.value)
     assert "parameters hidden" in str(caught.value)
+    assert "secret" not in str(caught.value)
     await session.rollback()
     assert await session.scalar(select(func.count()).select_from(Seat)) == 0
 

@@ -134,15 +134,6 @@ async def test_the_sessions_objects_are_not_disturbed(session: Session):
     await session.rollback()
 
 
-async def test_it_sees_what_the_transaction_has_written(session: Session):
-    if session.get_bind().dialect.name != "postgresql":
-        pytest.skip("SQLite has no actual figures")
-    await session.execute(insert(Thing).values([{"name": f"more {i}"} for i in range(5)]))
-    plan = await explain(session, select(Thing), analyze=True)
-    assert plan.root.actual_rows == 15
-    await session.rollback()
-
-
 async def test_a_failing_explain_keeps_the_transaction(session: Session):
     await session.execute(update(Thing).where(Thing.id == 100).values(name="mine"))
     with pytest.raises(DBAPIError):
@@ -165,9 +156,7 @@ async def test_the_sessions_hooks_have_their_say(session: Session):
 
 async def test_eager_loads_are_in_the_plan(session: Session):
     plan = await explain(session, select(Job).options(joinedload(Job.person)))
-    assert (
-        len([node for node in plan.nodes() if node.kind in ("Seq Scan", "SCAN", "SEARCH", "Index Scan")]) == 2
-    )
+    assert len(tables(plan)) == 2
 
 
 async def test_listeners_of_one_session_too(session: Session):
@@ -276,6 +265,13 @@ async def test_actual_figures(postgres: Session):
     assert any(line.startswith("              Buffers: shared hit=") for line in lines)
     assert lines[-2].startswith("Planning Time: ")
     assert lines[-1].startswith("Execution Time: ")
+
+
+async def test_it_sees_what_the_transaction_has_written(postgres: Session):
+    await postgres.execute(insert(Thing).values([{"id": -i, "name": f"more {i}"} for i in range(1, 6)]))
+    plan = await explain(postgres, select(Thing), analyze=True)
+    assert plan.root.actual_rows == 5005
+    await postgres.rollback()
 
 
 async def test_buffers_only_when_asked(postgres: Session):

@@ -31,13 +31,14 @@ def explain(failure: Exception, config: Config, asked: str = "") -> CatalysisErr
 
     `asked` is the revision that the user named, which tells it from one that the database names.
     """
-    line = _line_of_revision(failure)
+    scripts = ScriptDirectory.from_config(config)
+    line = _line_of_revision(failure, Path(scripts.dir).absolute())
     if line is not None:
-        return MigrationError(f"{line}: {_first_line(failure)}.  The revision was rolled back.")
+        return MigrationError(f"{line}: {_first_line(failure)}.  Nothing of this revision was kept.")
     if isinstance(failure, CatalysisError):
         return failure
     if isinstance(failure, CommandError):
-        return MigrationError(_of_alembic(str(failure), ScriptDirectory.from_config(config), asked))
+        return MigrationError(_of_alembic(str(failure), scripts, asked))
     if isinstance(failure, DBAPIError):
         return MigrationError(f"The database refuses: {_first_line(failure)}.")
     return None
@@ -62,14 +63,13 @@ def _of_alembic(message: str, scripts: ScriptDirectory, asked: str) -> str:
     return message
 
 
-def _line_of_revision(failure: Exception) -> str | None:
+def _line_of_revision(failure: Exception, folder: Path) -> str | None:
     """File and line of the revision that the failure came out of."""
-    lines = [
-        f"{Path(frame.f_code.co_filename).name}, line {number}"
-        for frame, number in traceback.walk_tb(failure.__traceback__)
-        if "down_revision" in frame.f_globals
-    ]
-    return lines[-1] if lines else None
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(failure.__traceback__)]
+    if isinstance(failure, SyntaxError) and failure.filename:
+        places.append((failure.filename, failure.lineno or 0))
+    inside = [(Path(file), line) for file, line in places if Path(file).is_relative_to(folder)]
+    return next((f"{file.name}, line {line}" for file, line in reversed(inside) if file.name != "env.py"), None)
 
 
 def _first_line(failure: BaseException) -> str:

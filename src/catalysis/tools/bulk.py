@@ -28,9 +28,8 @@ Progress: TypeAlias = Callable[[int], object]
 
 CHUNK_SIZE = 1000
 
-_ROWS_ARE_COMPLETE = {
-    "render_nulls": True
-}  # else SQLAlchemy starts a new statement wherever a None comes or goes
+# Rows are complete: a None is sent as NULL, where SQLAlchemy would start another statement at each that comes or goes.
+_COMPLETE = {"render_nulls": True}
 
 
 @overload
@@ -82,9 +81,9 @@ async def bulk_insert(
         values = [completer.complete(row) for row in chunk]
         ids = [_id(reader, row) for row in values] if returning else []
         if all(known is not None for known in ids):
-            await session.execute(statement, values, execution_options=_ROWS_ARE_COMPLETE)
+            await session.execute(statement, values, execution_options=_COMPLETE)
             return ids
-        result = await session.execute(with_ids, values, execution_options=_ROWS_ARE_COMPLETE)
+        result = await session.execute(with_ids, values, execution_options=_COMPLETE)
         return [_scalar(tuple(row)) for row in result]
 
     done, ids = await _write_chunks(reader, rows, write, chunk_size, on_progress)
@@ -147,16 +146,15 @@ async def upsert(
     kept = {*unique.attributes, *reader.key}
     overwritten = None if update is None else reader.known("update", update)
 
+    def changes(row: Row) -> frozenset[str]:
+        return row.given - kept if overwritten is None else overwritten
+
     async def write(chunk: list[Row]) -> Sequence[Any]:
         for row in chunk:
             _require(reader, row, unique.attributes, none_too=not unique.nulls_are_equal)
-        for changed, same in groupby(
-            chunk, lambda row: row.given - kept if overwritten is None else overwritten
-        ):
+        for changed, same in groupby(chunk, changes):
             values = [completer.complete(row) for row in same]
-            await session.execute(
-                unique.insert(reader, changed), values, execution_options=_ROWS_ARE_COMPLETE
-            )
+            await session.execute(unique.insert(reader, changed), values, execution_options=_COMPLETE)
         return await _ids(session, reader, unique, chunk) if returning else ()
 
     done, ids = await _write_chunks(reader, rows, write, chunk_size, on_progress)
@@ -173,7 +171,8 @@ async def bulk_update(
 ) -> int:
     """UPDATE rows by primary key, each with the other attributes it gives, and return how many rows were given.
 
-    A key that is not in the table changes nothing and is no error.  `onupdate` columns are set.
+    A key that is not in the table changes nothing and is no error.  `onupdate` columns are set.  Objects of the
+    session get what the rows give, but not what `onupdate` gives.
 
     Raises:
         BulkError: a row has an unknown key or lacks its primary key.

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Constraint,
     Index,
     PrimaryKeyConstraint,
     Select,
@@ -99,27 +100,16 @@ def find_key(reader: RowReader, key: Key | None, dialect: Dialect) -> ConflictKe
         raise BulkError(
             f"upsert {name}: no primary key, unique constraint or unique index of table {table.name!r} is over "
             f"exactly {wanted}, so the database cannot tell which row is meant.  Add one, or use one of "
-            f"{', '.join(str(list(each.attributes)) for each in candidates)}."
+            f"{', '.join(sorted(str(list(each.attributes)) for each in candidates))}."
         )
     return min(found, key=lambda each: each.where is not None)
 
 
 def _unique_keys(reader: RowReader, table: Table[Any], dialect: Dialect) -> Iterator[ConflictKey]:
     attribute_of = {columns[0]: attribute for attribute, columns in reader.columns.items()}
-    for unique in (table.primary_key, *table.constraints, *table.indexes):
-        if isinstance(unique, Index):
-            columns = (
-                tuple(each for each in unique.expressions if isinstance(each, Column))
-                if unique.unique
-                else ()
-            )
-            whole = len(columns) == len(unique.expressions)
-        else:
-            columns = (
-                tuple(unique.columns) if isinstance(unique, PrimaryKeyConstraint | UniqueConstraint) else ()
-            )
-            whole = True
-        if columns and whole and all(column in attribute_of for column in columns):
+    for unique in (*table.constraints, *table.indexes):
+        columns = _unique_columns(unique)
+        if columns and all(column in attribute_of for column in columns):
             options = unique.dialect_options[dialect.name]
             yield ConflictKey(
                 name=str(unique.name),
@@ -129,3 +119,13 @@ def _unique_keys(reader: RowReader, table: Table[Any], dialect: Dialect) -> Iter
                 nulls_are_equal=bool(options.get("nulls_not_distinct")),
                 dialect=dialect,
             )
+
+
+def _unique_columns(unique: Constraint | Index) -> tuple[Column[Any], ...]:
+    """The columns that it makes unique; none for one over expressions, whose values no row gives."""
+    if isinstance(unique, PrimaryKeyConstraint | UniqueConstraint):
+        return tuple(unique.columns)
+    if isinstance(unique, Index) and unique.unique:
+        columns = tuple(each for each in unique.expressions if isinstance(each, Column))
+        return columns if len(columns) == len(unique.expressions) else ()
+    return ()

@@ -9,11 +9,12 @@ from typing import Any, Generic, TypeVar, TypeVarTuple, cast, overload
 
 from pydantic import BaseModel, ConfigDict, computed_field
 from sqlalchemy import Row, Select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalysis.errors import InvalidPage
 from catalysis.tools.capabilities import capabilities_of
-from catalysis.tools.cursor import Position
+from catalysis.tools.cursor import UNREADABLE, Position
 from catalysis.tools.paginate import check_size, check_statement, cut
 from catalysis.tools.seek import Seek, plan_seek
 
@@ -103,7 +104,12 @@ async def paginate_keyset(
     cursor = after if before is None else before
     start = None if cursor is None else seek.read(cursor)
 
-    result = await session.execute(seek.statement(start, backward=before is not None, limit=size + 1))
+    try:
+        result = await session.execute(seek.statement(start, backward=before is not None, limit=size + 1))
+    except DBAPIError as error:
+        if start is None or not seek.refused(error):
+            raise
+        raise InvalidPage(UNREADABLE) from error
     items, keys = cut(result, hidden=len(seek.terms))
     return _arranged(seek, items, keys, size, start, backward=before is not None)
 

@@ -119,7 +119,7 @@ def _identity(statement: Select[*tuple[Any, ...]]) -> list[ColumnElement[Any]]:
 
 
 def _has_grouping_sets(statement: Pageable) -> bool:
-    return any(isinstance(clause, cube | grouping_sets | rollup) for clause in groups(statement))
+    return any(isinstance(plain(clause), cube | grouping_sets | rollup) for clause in groups(statement))
 
 
 def _key(described: Any) -> list[ColumnElement[Any]]:

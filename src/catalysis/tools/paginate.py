@@ -203,9 +203,12 @@ def cut(result: Result[*tuple[Any, ...]], hidden: int) -> tuple[list[Any], list[
     """The items of a result, without its last `hidden` columns, and the values of those for each item."""
     if getattr(getattr(result, "context", None), "requires_uniquing", False):
         result = result.unique()
+    if not hidden:
+        rows = list(result)
+        return [row[0] for row in rows] if rows and len(rows[0]) == 1 else rows, []
     frozen = result.freeze()
     if (first := frozen().first()) is None:
         return [], []
     width = len(first) - hidden
     items = frozen().scalars() if width == 1 else frozen().columns(*range(width))
-    return list(items), list(frozen().columns(*range(width, width + hidden)))
+    return list(items), list(frozen().columns(*range(width, len(first))))

@@ -203,7 +203,8 @@ class RowCompleter:
 def values_on_update(reader: RowReader, changed: Container[Any]) -> dict[Column[Any], Any]:
     """What `onupdate` gives the columns that an UPDATE does not change itself: `updated_at`, for one.
 
-    SQLAlchemy fills them in for an UPDATE, but neither in ON CONFLICT DO UPDATE nor on objects of the session.
+    SQLAlchemy fills them in for an UPDATE, but neither in ON CONFLICT DO UPDATE nor on objects of the session.  A
+    function of the execution context gets None for it.
     """
     values: dict[Column[Any], Any] = {}
     for columns in reader.columns.values():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Over, Select, and_, false, or_, tuple_, type_coerce
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.operators import ge, gt, le, lt
 from sqlalchemy.sql.visitors import iterate
 from sqlalchemy.types import NullType
@@ -56,6 +57,12 @@ class Seek:
                     "column as it is, or order by a cast() of it."
                 )
         return write_cursor(Position(tuple(values), inclusive), self.fingerprint)
+
+    def refused(self, error: DBAPIError) -> bool:
+        """Whether an error says that a cursor's value is not of its term's type, for types only the database knows."""
+        # Class 22 of PostgreSQL's error codes: asyncpg cannot encode the value, the server cannot read it.
+        state = getattr(error.orig, "sqlstate", None)
+        return any(kind.inferred for kind in self.types) and state in ("22000", "22P02")
 
     def _suit(self, values: Sequence[Any]) -> list[bool]:
         return [

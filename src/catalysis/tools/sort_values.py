@@ -28,7 +28,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import Boolean, NullType, TypeDecorator, TypeEngine
 
-from catalysis.errors import InvalidPage
 from catalysis.tools.capabilities import Capabilities
 
 _NUMBERS = (int, Decimal, float)
@@ -69,16 +68,20 @@ class SortType:
 
     stored: TypeEngine[Any]
     accepts: tuple[type, ...]
+    inferred: bool = False
+    """Only the database knows the type, and says so when it is given something else."""
 
     def suits(self, value: Any) -> bool:
-        """Whether the database compares the value with the term without an error."""
+        """Whether the database compares the value with the term without an error, as far as is known here."""
         if isinstance(value, bool):
             return bool in self.accepts
         if not isinstance(value, self.accepts):
             return False
         if isinstance(self.stored, Enum):
             return value in self.stored.enums
-        return not (isinstance(self.stored, String) and "\0" in value)  # which PostgreSQL's text cannot hold
+        # PostgreSQL's text cannot hold a zero, and SQLite's can.
+        is_text = self.inferred or isinstance(self.stored, String)
+        return not (is_text and isinstance(value, str) and "\0" in value)
 
     def parameter(self, value: Any) -> ColumnElement[Any]:
         """The value as a bound parameter that is compared exactly, by whatever index the column has."""
@@ -93,30 +96,26 @@ class SortType:
         return bindparam(None, value, _PARAMETERS[type(value)])
 
 
-_ANYTHING = SortType(NullType(), _STORAGE_CLASSES)
+_ANY_STORAGE_CLASS = SortType(NullType(), (int, float, str, bytes))
+"""What SQLite keeps, in any column.  Source: SQLite documentation, "Datatypes in SQLite"."""
 
+_INFERRED = SortType(NullType(), (str, *_PARAMETERS, datetime, time), inferred=True)
+"""A parameter without a type has that of what it is compared with.
 
-def _accepted(stored: TypeEngine[Any]) -> tuple[type, ...]:
-    if isinstance(stored, Enum):
-        return (str,)
-    if isinstance(stored, Uuid):
-        return (UUID,)
-    return _DRIVER_TYPES.get(stored.python_type, ())
+Source: PostgreSQL documentation, "Operator Type Resolution", step 2a.
+"""
 
 
 def sort_type(expression: ColumnElement[Any], capabilities: Capabilities) -> SortType:
-    """The type of a term, decorators taken off.
-
-    Raises:
-        InvalidPage: it is unknown, or values of it cannot be kept in a cursor.
-    """
+    """The type of a term, decorators taken off."""
+    if not capabilities.types_are_strict:
+        return _ANY_STORAGE_CLASS
     stored: TypeEngine[Any] = expression.type.dialect_impl(capabilities.dialect)
     while isinstance(stored, TypeDecorator):
         stored = stored.impl_instance
-    if accepts := _accepted(stored):
-        return SortType(stored, accepts) if capabilities.types_are_strict else _ANYTHING
-    kind = "unknown" if isinstance(stored, NullType) else type(stored).__name__
-    raise InvalidPage(
-        f"The type of {expression} is {kind}, and a cursor cannot keep values of it.  Order by something whose type "
-        "is known: cast(expression, String), or func.name(..., type_=Integer)."
-    )
+    if isinstance(stored, Enum):
+        return SortType(stored, (str,))
+    if isinstance(stored, Uuid):
+        return SortType(stored, (UUID,))
+    accepts = _DRIVER_TYPES.get(stored.python_type)
+    return SortType(stored, accepts) if accepts else _INFERRED

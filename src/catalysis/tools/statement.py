@@ -7,7 +7,7 @@ moves one of them.  Nothing is decided here, and nothing executed.
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Alias, ClauseList, ColumnElement, CompoundSelect, FromClause, Join, Select
+from sqlalchemy import Alias, ColumnElement, CompoundSelect, FromClause, Join, Select
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty
 from sqlalchemy.orm.strategy_options import (
     _AbstractLoad,  # pyright: ignore[reportPrivateUsage] - `Load` leaves the options for "*" out
@@ -21,19 +21,19 @@ StatementT = TypeVar("StatementT", bound=Pageable)
 def orders(statement: Pageable) -> list[Any]:
     """The elements of ORDER BY as they were given."""
     parts: Any = statement
-    return list(_flattened(parts._order_by_clauses))
+    return list(_flattened(parts._order_by_clauses, "clauselist"))
 
 
 def groups(statement: Pageable) -> list[Any]:
     """The elements of GROUP BY as they were given."""
     parts: Any = statement
-    return list(_flattened(parts._group_by_clauses))
+    return list(_flattened(parts._group_by_clauses, "clauselist", "tuple"))
 
 
-def _flattened(clauses: Sequence[Any]) -> Iterator[Any]:
+def _flattened(clauses: Sequence[Any], *lists: str) -> Iterator[Any]:
     for clause in clauses:
-        if type(clause) is ClauseList:  # a composite attribute
-            yield from clause.clauses
+        if clause.__visit_name__ in lists:  # a composite attribute is a list of its columns
+            yield from _flattened(clause.clauses, *lists)
         else:
             yield clause
 
@@ -53,9 +53,13 @@ def is_distinct(statement: Pageable) -> bool:
 
 
 def distinct_on(statement: Pageable) -> list[ColumnElement[Any]]:
-    """The expressions of PostgreSQL's DISTINCT ON."""
+    """The expressions of PostgreSQL's DISTINCT ON, however it was written."""
     parts: Any = statement
-    return list(parts._distinct_on) if isinstance(statement, Select) else []
+    if not isinstance(statement, Select):
+        return []
+    extension = parts._pre_columns_clause  # select().ext(postgresql.distinct_on(...))
+    clauses = (*parts._distinct_on, *getattr(extension, "_distinct_on", ()))
+    return [expression for clause in clauses if (expression := read_order(clause, statement)[0]) is not None]
 
 
 def has_having(statement: Pageable) -> bool:
@@ -97,11 +101,14 @@ def unnameable(statement: Select[*tuple[Any, ...]], leaf: FromClause) -> bool:
     """Whether only SQLAlchemy can refer to it: the alias it makes of a relationship's secondary table."""
     parts: Any = statement
     holders = (parts, *parts._memoized_select_entities)
-    joined = [target for holder in holders for target, *_ in holder._setup_joins]
-    origins = [origin for origin in [*joined, *parts._from_obj] if isinstance(origin, FromClause)]
-    given = [inside for origin in origins for inside in leaves(origin)]
+    targets: list[Any] = [target for holder in holders for target, *_ in holder._setup_joins]
+    given = [leaf for origin in (*targets, *parts._from_obj) if _is_from(origin) for leaf in leaves(origin)]
     made: Any = leaf
     return isinstance(leaf, Alias) and "parententity" not in made._annotations and leaf not in given
+
+
+def _is_from(target: Any) -> bool:
+    return isinstance(target, FromClause)
 
 
 def read_order(clause: Any, statement: Pageable) -> tuple[ColumnElement[Any] | None, bool, bool | None]:

@@ -136,11 +136,11 @@ async def update_task(db: Session, viewer: User, task_id: UUID, changes: UpdateT
     """Change what `changes` gives."""
     task = await get_task(db, viewer, task_id)
     given = changes.model_fields_set
+    if "category_id" in given:  # first, so that finding it does not flush the other changes by themselves
+        task.category = await referred_category(db, changes.category_id)
     task.sqlmodel_update(changes.model_dump(exclude_unset=True, exclude={"status", "category_id"}))
     if "status" in given:
         task.move_to(changes.status)
-    if "category_id" in given:
-        task.category = await referred_category(db, changes.category_id)
     await db.commit()
     return task
 

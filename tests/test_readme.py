@@ -1,15 +1,16 @@
-"""The README is a test: its Python runs, and its SQL is what that Python sent."""
+"""The README is a test: its Python runs, and the SQL beside it is what that Python sent."""
 
 import ast
 import asyncio
 import inspect
-import os
 import re
-import tempfile
-from typing import Any
+from pathlib import Path
 
-from sybil import Example, Sybil
+from sybil import Example
+from sybil.document import Document
 from sybil.parsers.markdown import CodeBlockParser
+
+README = Path(__file__).parent.parent / "README.md"
 
 NAMES = """
 import asyncio
@@ -23,26 +24,13 @@ from catalysis.integrations.fastapi import add_error_handlers, health_router, li
 """
 
 
-def start(namespace: dict[str, Any]) -> None:
-    namespace["__name__"] = "readme"
-    namespace["_cwd"] = os.getcwd()
-    namespace["_runner"] = asyncio.Runner()
-    os.chdir(tempfile.mkdtemp())
-    exec(NAMES, namespace)  # noqa: S102 - the README's own imports
-
-
-def end(namespace: dict[str, Any]) -> None:
-    namespace["_runner"].close()
-    os.chdir(namespace["_cwd"])
-
-
 def run_python(example: Example) -> None:
     """Run a block, with `await` at its top level as in the README; line numbers are the README's."""
     source = "\n" * (example.line + example.parsed.line_offset - 1) + example.parsed
     code = compile(source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    result = eval(code, example.namespace)  # noqa: S307 - the README's own code
+    result = eval(code, example.namespace)
     if inspect.iscoroutine(result):
-        example.namespace["_runner"].run(result)
+        example.namespace["runner"].run(result)
 
 
 def compare_sql(example: Example) -> None:
@@ -53,9 +41,14 @@ def compare_sql(example: Example) -> None:
     assert re.fullmatch(pattern, sent[0]), f"sent: {sent[0]}"
 
 
-pytest_collect_file = Sybil(
-    parsers=[CodeBlockParser("python", run_python), CodeBlockParser("sql", compare_sql)],
-    patterns=["README.md"],
-    setup=start,
-    teardown=end,
-).pytest()
+def test_the_readme(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    document = Document.parse(str(README), CodeBlockParser("python", run_python), CodeBlockParser("sql", compare_sql))
+    document.namespace["__name__"] = "readme"
+    exec(NAMES, document.namespace)
+    with asyncio.Runner() as runner:
+        document.namespace["runner"] = runner
+        blocks = list(document.examples())
+        for block in blocks:
+            block.evaluate()
+    assert len(blocks) >= 8
