@@ -36,7 +36,7 @@ bench: $(READY)  ## stock SQLModel and Catalysis in one interleaved run, as rati
 
 docs: $(READY)  ## build the site into site/
 	@$(PIP) --require-hashes -r requirements-docs.lock
-	$(BIN)/mkdocs build -q
+	$(BIN)/zensical build --strict -f mkdocs.yml
 
 lock: COMPILE = uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --upgrade -q \
 	--custom-compile-command "make lock"
