@@ -5,11 +5,14 @@ out once, and a warning when work is left behind.  How a statement runs is the e
 """
 
 import warnings
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVarTuple, overload
 
-from sqlalchemy import event, inspect
+from sqlalchemy import Executable, Result, event, inspect
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
+from sqlalchemy.sql.selectable import TypedReturnsRows
+from sqlalchemy.util import EMPTY_DICT as EMPTY
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -27,6 +30,9 @@ from catalysis.soft_delete import (
     wants_filter,
 )
 from catalysis.unsaved import UnsavedWork
+
+Ts = TypeVarTuple("Ts")
+Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 class UnitOfWork(HookedSession):
@@ -111,7 +117,31 @@ class Session(AsyncSession):
 
     _left_by_error = False
 
-    execute = SQLAlchemyAsyncSession.execute
+    @overload
+    async def execute(
+        self,
+        statement: TypedReturnsRows[*Ts],
+        params: Parameters | None = None,
+        *,
+        execution_options: Mapping[str, Any] = EMPTY,
+        bind_arguments: dict[str, Any] | None = None,
+        **internal: Any,
+    ) -> Result[*Ts]: ...
+    @overload
+    async def execute(
+        self,
+        statement: Executable,
+        params: Parameters | None = None,
+        *,
+        execution_options: Mapping[str, Any] = EMPTY,
+        bind_arguments: dict[str, Any] | None = None,
+        **internal: Any,
+    ) -> Result[*tuple[Any, ...]]: ...
+    async def execute(
+        self, statement: Executable, params: Parameters | None = None, **options: Any
+    ) -> Result[*tuple[Any, ...]]:
+        """The statement's rows, as SQLAlchemy's own; SQLModel deprecates it for `exec`, here both are welcome."""
+        return await SQLAlchemyAsyncSession.execute(self, statement, params, **options)
 
     async def delete(self, instance: object, *, hard: bool = False) -> None:
         """Mark the instance as deleted at the next flush.

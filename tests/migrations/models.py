@@ -15,7 +15,9 @@ from catalysis.models import NAMING_CONVENTION, ModelWithIdAndTimestamps
 from catalysis.soft_delete import SoftDelete
 
 
-class Base(ModelWithIdAndTimestamps, registry=registry(metadata=MetaData(naming_convention=NAMING_CONVENTION))):
+class Base(
+    ModelWithIdAndTimestamps, registry=registry(metadata=MetaData(naming_convention=NAMING_CONVENTION))
+):
     """Apart from SQLModel.metadata, which other tests fill."""
 
 

@@ -58,6 +58,7 @@ def tables(changes: dict[str, list[Change]]) -> MetaData:
 
 def index(*what: str, **options: Any) -> Change:
     """An index called ix over columns or expressions."""
+
     def change(table: Table) -> None:
         expressions = [table.c[each] if each in table.c else text(each) for each in what]
         Index(f"ix {table.name}", *expressions, _table=table, **options)  # a text alone would know no table
@@ -115,7 +116,10 @@ CHANGES: dict[str, tuple[list[Change], list[Change]]] = {
     "of an expression": ([index("name")], [index("lower(name)")]),
     "of another expression": ([index("lower(name)")], [index("upper(name)")]),
     "of an expression and a column": ([index("lower(name)")], [index("lower(name)", "size")]),
-    "of an expression no more": ([index("coalesce(name, 'a (b')", unique=True, **where("size > 0"))], [index("name")]),
+    "of an expression no more": (
+        [index("coalesce(name, 'a (b')", unique=True, **where("size > 0"))],
+        [index("name")],
+    ),
     "index of an expression gone": ([index("lower(name)", **where("size > (1 + 1)"))], []),
     "partial": ([index("name")], [index("name", **where("gone IS NULL"))]),
     "partial in another way": (

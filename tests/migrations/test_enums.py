@@ -29,7 +29,9 @@ def table(*columns: Column[Any], **more: Sequence[Column[Any]]) -> MetaData:
 async def types(database: Database) -> list[str]:
     """The enum types there are."""
     async with database.engine.connect() as connection:
-        return list(await connection.scalars(text("SELECT typname FROM pg_type WHERE typtype = 'e' ORDER BY 1")))
+        return list(
+            await connection.scalars(text("SELECT typname FROM pg_type WHERE typtype = 'e' ORDER BY 1"))
+        )
 
 
 async def run(database: Database, *statements: str) -> None:
@@ -70,13 +72,17 @@ async def test_values_are_added_where_they_belong(postgres: Database, config: Co
     source = revision.read_text()
     assert "op.alter_enum('mood', ['a', 'b', 'c', 'd', 'e'])" in source
     # a value is of use in the revision that adds it
-    revision.write_text(source.replace("    # ### end", "    op.execute(\"UPDATE person SET mood = 'e'\")\n    # ### end", 1))
+    revision.write_text(
+        source.replace("    # ### end", "    op.execute(\"UPDATE person SET mood = 'e'\")\n    # ### end", 1)
+    )
     await upgrade(postgres, config=config)
     assert await check(postgres, config=config) == []
     assert await ask(postgres, "SELECT mood::text FROM person") == ["e", "e"]
 
 
-async def test_values_go_and_change_places_with_all_that_names_them(postgres: Database, config: Config) -> None:
+async def test_values_go_and_change_places_with_all_that_names_them(
+    postgres: Database, config: Config
+) -> None:
     def models(*values: str) -> MetaData:
         metadata = table(
             Column("mood", mood(*values), server_default="bad", nullable=False),
@@ -106,7 +112,9 @@ async def test_a_value_in_use_does_not_go(postgres: Database, config: Config) ->
     await run(postgres, "INSERT INTO person VALUES (1, 'bad')")
     set_models(config, table(Column("mood", mood("good"))))
     await revise(postgres, "less", config=config)
-    with pytest.raises(MigrationError, match=r"_less\.py, line \d+: Rows of person still hold in mood a value"):
+    with pytest.raises(
+        MigrationError, match=r"_less\.py, line \d+: Rows of person still hold in mood a value"
+    ):
         await upgrade(postgres, config=config)
     assert await ask(postgres, "SELECT mood::text FROM person") == ["bad"]
 
@@ -146,6 +154,8 @@ async def test_altering_what_is_not_there(postgres: Database, config: Config) ->
     set_models(config, table())
     revision = await revise(postgres, "nothing", config=config)
     assert revision is not None
-    revision.write_text(revision.read_text().replace("    # ### end", "    op.alter_enum('nope', ['a'])\n    # ### end", 1))
+    revision.write_text(
+        revision.read_text().replace("    # ### end", "    op.alter_enum('nope', ['a'])\n    # ### end", 1)
+    )
     with pytest.raises(MigrationError, match="There is no enum type 'nope' to alter"):
         await upgrade(postgres, config=config)

@@ -27,7 +27,9 @@ async def written(config: Config, database: Database, *bodies: str) -> list[Path
     for number, body in enumerate(bodies):
         found = await asyncio.to_thread(command.revision, config, f"step {number}")
         path = Path(found.path)  # pyright: ignore - one revision
-        path.write_text(path.read_text().replace("    pass", "\n".join(f"    {line}" for line in body.split("\n")), 1))
+        path.write_text(
+            path.read_text().replace("    pass", "\n".join(f"    {line}" for line in body.split("\n")), 1)
+        )
         paths.append(path)
     return paths
 
@@ -141,7 +143,9 @@ async def test_models_that_cannot_be_found(database: Database, config: Config, f
     assert "missing in the database: table task" in await check(database, config=config)
 
 
-async def test_the_statement_timeout_of_requests_does_not_break_a_migration(postgres_url: str, config: Config) -> None:
+async def test_the_statement_timeout_of_requests_does_not_break_a_migration(
+    postgres_url: str, config: Config
+) -> None:
     from catalysis.settings import DatabaseSettings
 
     database = Database(DatabaseSettings(url=postgres_url, statement_timeout=0.1))

@@ -63,7 +63,9 @@ async def test_expression_indexes_and_triggers_survive(sqlite: Database, config:
     await run(sqlite, *ROWS, trigger)
     await migrate_to(sqlite, config, family(Column("name", String(10), nullable=False), "name"))
     async with sqlite.engine.connect() as connection:
-        assert (await connection.scalars(text("SELECT sql FROM sqlite_master WHERE type = 'trigger'"))).all() == [trigger]
+        assert (
+            await connection.scalars(text("SELECT sql FROM sqlite_master WHERE type = 'trigger'"))
+        ).all() == [trigger]
 
 
 async def test_a_trigger_that_does_not_fit_any_more_is_named(sqlite: Database, config: Config) -> None:

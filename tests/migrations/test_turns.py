@@ -14,7 +14,7 @@ from catalysis.migrations.turns import LOCK_KEY
 
 PROCESSES = 4
 
-REVISION = '''
+REVISION = """
 import time
 import sqlalchemy as sa
 from alembic import op
@@ -28,13 +28,15 @@ def upgrade():
 
 def downgrade():
     op.drop_table("t{number}")
-'''
+"""
 
 
 def write_project(folder: Path) -> None:
     init_project(Path("migrations"), "catalysis.models", folder)
     for number, before in (("1", None), ("2", "'1'")):
-        (folder / "migrations" / "versions" / f"{number}.py").write_text(REVISION.format(number=number, before=before))
+        (folder / "migrations" / "versions" / f"{number}.py").write_text(
+            REVISION.format(number=number, before=before)
+        )
 
 
 async def run(folder: Path, database: Database, *commands: list[str]) -> list[tuple[int, str]]:
@@ -42,7 +44,7 @@ async def run(folder: Path, database: Database, *commands: list[str]) -> list[tu
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, Path(__file__).parent / "processes.py", json.dumps(commands)),
         cwd=folder,
-        env=os.environ | {"DATABASE_URL": database.settings.url},
+        env=os.environ | {"DATABASE_URL": database.settings.url, "DATABASE_BUSY_TIMEOUT": "0.1"},
         stdout=asyncio.subprocess.PIPE,
     )
     printed, _ = await process.communicate()
@@ -55,7 +57,9 @@ async def test_of_several_processes_one_migrates(database: Database, folder: Pat
     assert [code for code, _ in outcomes] == [0] * PROCESSES, outcomes
     assert sorted("Nothing to do" in printed for _, printed in outcomes) == [False, True, True, True]
     async with database.engine.connect() as connection:
-        assert await connection.scalar(text("SELECT (SELECT count(*) FROM t1) + (SELECT count(*) FROM t2)")) == 2
+        assert (
+            await connection.scalar(text("SELECT (SELECT count(*) FROM t1) + (SELECT count(*) FROM t2)")) == 2
+        )
         assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["2"]
 
 

@@ -388,12 +388,19 @@ async def test_any_async_session_will_do(database: Database, session: Session):
 # --- bulk_insert: memory --------------------------------------------------------------------------
 
 _INSERTS_AND_PRINTS_ITS_PEAK = """
-import asyncio, json, resource, sys, time
+import asyncio, json, sys, time
+import psutil
 from catalysis import Database
 from catalysis.tools.bulk import bulk_insert
 from tests.models import Model, Person, Job
 
 async def main(url, count):
+    process, peak = psutil.Process(), 0
+
+    def measure(done):
+        nonlocal peak
+        peak = max(peak, process.memory_info().rss)
+
     database = Database(url)
     await database.create_all(Model.metadata)
     async with database.session() as session:
@@ -401,18 +408,18 @@ async def main(url, count):
         session.add(owner)
         rows = ({"title": f"the job of number {i}", "person_id": owner.id} for i in range(count))
         started = time.perf_counter()
-        done = await bulk_insert(session, Job, rows)
+        done = await bulk_insert(session, Job, rows, on_progress=measure)
         await session.commit()
         seconds = time.perf_counter() - started
     await database.close()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
-    print(json.dumps({"done": done, "seconds": seconds, "peak_mb": peak / 1024}))
+    print(json.dumps({"done": done, "seconds": seconds, "peak_mb": peak / 2**20}))
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
 
 
 def inserted_elsewhere(url: str, count: int) -> dict[str, float]:
+    """In a process of its own; not by `ru_maxrss`, which a process inherits from the one that started it."""
     command = [sys.executable, "-c", _INSERTS_AND_PRINTS_ITS_PEAK, url, str(count)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)

@@ -232,3 +232,131 @@ async def test_the_way_back_from_an_empty_page_begins_at_its_own_cursor(session:
         "has_next": False,
         "has_previous": False,
     }
+
+
+async def test_a_session_of_ours_and_sqlmodels_select(backend_url: str):
+    async with engine_with_tables(backend_url, Model) as engine, Session(engine) as session:
+        letters = [Letter(subject=f"letter {number % 3}") for number in range(12)]
+        session.add_all(letters)
+        await session.commit()
+        await session.delete(letters[5])
+        await session.commit()
+        query = sqlmodel.select(Letter).order_by(sqlmodel.col(Letter.created_at).desc())
+        walked, last = await forward(session, query, size=4)
+        stayed = [letter for letter in letters if letter is not letters[5]]
+        assert sorted(letter.id for letter in walked) == sorted(letter.id for letter in stayed)
+        assert await backward(session, query, last) == walked
+        walked, _ = await forward(session, query.options(include_deleted()), size=4)
+        assert len(walked) == 12
+
+
+# --- What is sent ---------------------------------------------------------------------------------
+
+
+async def where_sent(engine: AsyncEngine, session: AsyncSession, statement: Any) -> tuple[str, str]:
+    """The conditions for the second page and for the one before the last."""
+    first = await paginate_keyset(session, statement, size=4)
+    conditions: list[str] = []
+    for direction in ("after", "before"):
+        with statements_of(engine) as sent:
+            await paginate_keyset(session, statement, **{direction: first.next_cursor}, size=4)
+        assert len(sent) == 1
+        _, _, rest = sent[0].partition(" WHERE ")
+        conditions.append(rest.partition(" LIMIT ")[0])
+    return conditions[0], conditions[1]
+
+
+async def test_columns_that_are_never_null_are_compared_as_a_row(backend_url: str):
+    async with engine_with_tables(backend_url) as engine, AsyncSession(engine) as session:
+        session.add_all(tasks(25))
+        await session.flush()
+        strict = engine.dialect.name == "postgresql"
+        moment, number, word = (
+            ("$1::TIMESTAMP WITH TIME ZONE", "$2::BIGINT", "$2::VARCHAR") if strict else ("?", "?", "?")
+        )
+        assert await where_sent(engine, session, newest) == (
+            f"(task.created_at, task.id) < ({moment}, {number}) ORDER BY task.created_at DESC, task.id DESC",
+            f"(task.created_at, task.id) > ({moment}, {number}) ORDER BY task.created_at ASC, task.id ASC",
+        )
+        number = "$1::BIGINT" if strict else "?"
+        assert await where_sent(engine, session, select(Task)) == (
+            f"task.id > {number} ORDER BY task.id ASC",
+            f"task.id < {number} ORDER BY task.id DESC",
+        )
+
+        number = "$3::BIGINT" if strict else "?"
+        mixed = select(Task).order_by(Task.created_at.desc(), Task.title)
+        assert (await where_sent(engine, session, mixed))[0] == (
+            f"task.created_at <= {moment} AND (task.created_at < {moment} OR task.created_at = {moment} AND "
+            f"(task.title > {word} OR task.title = {word} AND task.id > {number})) "
+            "ORDER BY task.created_at DESC, task.title ASC, task.id ASC"
+        )
+
+
+async def test_columns_that_may_be_null_are_spelled_out(backend_url: str):
+    async with engine_with_tables(backend_url) as engine, AsyncSession(engine) as session:
+        session.add_all([Owner(id=1, name="ann"), *tasks(25)])
+        await session.flush()
+        p, number = ("$1::BIGINT", "$2::BIGINT") if engine.dialect.name == "postgresql" else ("?", "?")
+
+        last = select(Task).order_by(Task.priority.asc().nulls_last())
+        assert await where_sent(engine, session, last) == (
+            f"task.priority > {p} OR task.priority IS NULL OR task.priority = {p} AND task.id > {number} "
+            "ORDER BY task.priority ASC NULLS LAST, task.id ASC",
+            f"task.priority < {p} OR task.priority = {p} AND task.id < {number} "
+            "ORDER BY task.priority DESC NULLS FIRST, task.id DESC",
+        )
+        # The value is NULL here.
+        first = select(Task).order_by(Task.priority.desc().nulls_first())
+        number = number.replace("2", "1")
+        assert await where_sent(engine, session, first) == (
+            f"task.priority IS NOT NULL OR task.priority IS NULL AND task.id < {number} "
+            "ORDER BY task.priority DESC NULLS FIRST, task.id DESC",
+            f"task.priority IS NULL AND task.id > {number} "
+            "ORDER BY task.priority ASC NULLS LAST, task.id ASC",
+        )
+
+        # NOT NULL in its table, but not on the far side of an outer join.
+        joined = select(Task).outerjoin(Task.owner).order_by(Owner.name.nulls_last())
+        assert "owner.name IS NULL AND" in (await where_sent(engine, session, joined))[0]
+        counted = select(Owner.name, func.count()).outerjoin(Owner.tasks).group_by(Owner.name)
+        with statements_of(engine) as sent:
+            page = await paginate_keyset(session, select(Task.title, func.count()).group_by(Task.title), size=1)
+            await paginate_keyset(
+                session, select(Task.title, func.count()).group_by(Task.title), after=page.next_cursor
+            )
+            await paginate_keyset(session, counted)
+        assert "WHERE" not in sent[1]
+        assert "HAVING task.title > " in sent[1]
+
+
+async def test_an_index_over_the_order_serves(backend_url: str):
+    async with engine_with_tables(backend_url) as engine, AsyncSession(engine) as session:
+        await session.execute(text("CREATE INDEX newest_task ON task (created_at, id)"))
+        session.add_all(tasks(25))
+        await session.flush()
+        first = await paginate_keyset(session, newest, size=4)
+        explaining = "EXPLAIN " if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
+        if engine.dialect.name == "postgresql":
+            await session.execute(text("SET LOCAL enable_seqscan = off"))
+            await session.execute(text("SET LOCAL enable_sort = off"))
+
+        def explain(conn: Any, cursor: Any, sql: str, parameters: Any, *rest: Any) -> tuple[str, Any]:
+            return explaining + sql, parameters
+
+        for statement in (newest, select(Task).order_by(Task.created_at.desc(), Task.id)):
+            page = await paginate_keyset(session, statement, size=4)
+            sync = (await session.connection()).sync_connection
+            from sqlalchemy import event
+
+            event.listen(sync, "before_cursor_execute", explain, retval=True)
+            from catalysis.tools.capabilities import capabilities_of
+            from catalysis.tools.seek import plan_seek
+
+            seek = plan_seek(statement, capabilities_of(session, statement))
+            planned = seek.statement(seek.read(page.next_cursor), backward=False, limit=5)
+            raw = (await session.connection()).sync_connection
+            plan = await session.run_sync(lambda s: str(raw.execute(planned).all()))
+            event.remove(sync, "before_cursor_execute", explain)
+            assert "newest_task" in plan
+            assert first is not None

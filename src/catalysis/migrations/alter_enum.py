@@ -68,7 +68,9 @@ class EnumChange:
         qualified = ".".join(preparer.quote_identifier(part) for part in (schema, name) if part)
         old_values = list(connection.scalars(VALUES, {"type": qualified}))
         if not old_values:
-            raise MigrationError(f"There is no enum type {name!r} to alter.  Create it with op.create_enum first.")
+            raise MigrationError(
+                f"There is no enum type {name!r} to alter.  Create it with op.create_enum first."
+            )
         return cls(connection, qualified, old_values, list(values))
 
     @property
@@ -80,7 +82,9 @@ class EnumChange:
         """Add what is missing, each at its place; a run that broke off may be repeated."""
         for position, value in enumerate(self.values):
             if value not in self.old_values:
-                following = next((other for other in self.values[position:] if other in self.old_values), None)
+                following = next(
+                    (other for other in self.values[position:] if other in self.old_values), None
+                )
                 place = f" BEFORE {_literal(following)}" if following is not None else ""
                 self._execute(f"ALTER TYPE {self.type} ADD VALUE IF NOT EXISTS {_literal(value)}{place}")
 

@@ -6,8 +6,11 @@ from typing import Any
 
 def describe(diffs: Iterable[Any]) -> list[str]:
     """A line for each of the differences that `alembic.command.check` found."""
-    flat = [each for diff in diffs for each in (diff if isinstance(diff, list) else [diff])]
-    return [_line(*diff) for diff in flat]
+    lines: list[str] = []
+    for diff in diffs:
+        changes: Any = diff if isinstance(diff, list) else [diff]  # those of one column come as a list
+        lines += [_line(*change) for change in changes]
+    return lines
 
 
 def _line(kind: str, *what: Any) -> str:

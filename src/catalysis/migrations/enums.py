@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import renderers
@@ -144,7 +144,9 @@ def _alter(operations: Operations, operation: AlterEnumOp) -> None:
     if not _has_enum_types(operations):
         return
     if context.as_sql:
-        raise MigrationError(f"op.alter_enum({operation.name!r}, …) must look at the type: it cannot run offline.")
+        raise MigrationError(
+            f"op.alter_enum({operation.name!r}, …) must look at the type: it cannot run offline."
+        )
     change = EnumChange.of(operations.get_bind(), operation.name, operation.schema, operation.values)
     if not change.only_adds:
         change.replace_type()
@@ -187,7 +189,9 @@ def compare_enums(autogen_context: AutogenContext, upgrade_ops: UpgradeOps) -> P
             enum = declared[key]
             before.append(AlterEnumOp(enum.name, enum.values, old_values=old_values, schema=enum.schema))
     unused = {key: values for key, values in removed.items() if key not in declared}
-    after = [DropEnumOp(name, (), old_values=values, schema=schema) for (schema, name), values in unused.items()]
+    after = [
+        DropEnumOp(name, (), old_values=values, schema=schema) for (schema, name), values in unused.items()
+    ]
     upgrade_ops.ops = [*before, *upgrade_ops.ops, *after]
     return PriorityDispatchResult.CONTINUE
 
@@ -207,7 +211,7 @@ def declared_enums(tables: Iterable[Table]) -> dict[EnumKey, DeclaredEnum]:
     found: dict[EnumKey, DeclaredEnum] = {}
     for table in tables:
         for column in table.columns:
-            enum = native_enum(column.type)
+            enum: Any = native_enum(column.type)
             if enum is not None and enum.name and enum.create_type:
                 declared = DeclaredEnum(str(enum.name), enum.schema, list(enum.enums))
                 place = (table.schema, table.name, column.name)
@@ -217,12 +221,16 @@ def declared_enums(tables: Iterable[Table]) -> dict[EnumKey, DeclaredEnum]:
 
 def native_enum(type_: TypeEngine[Any]) -> postgresql.ENUM | None:
     """What PostgreSQL makes of a column's type, if that is an enum type or an array of one."""
-    found = type_.dialect_impl(POSTGRESQL)
-    if isinstance(found, TypeDecorator):
-        return native_enum(found.impl_instance)
-    if isinstance(found, ARRAY):
-        return native_enum(found.item_type)
-    return found if isinstance(found, postgresql.ENUM) else None
+    found: Any = type_.dialect_impl(POSTGRESQL)
+    match found:
+        case postgresql.ENUM():
+            return found
+        case TypeDecorator(impl_instance=stored):
+            return native_enum(cast("TypeEngine[Any]", stored))
+        case ARRAY(item_type=item):
+            return native_enum(cast("TypeEngine[Any]", item))
+        case _:
+            return None
 
 
 def _columns_changed(upgrade_ops: UpgradeOps) -> tuple[set[Place], dict[EnumKey, list[str]]]:
@@ -232,7 +240,9 @@ def _columns_changed(upgrade_ops: UpgradeOps) -> tuple[set[Place], dict[EnumKey,
     for operation in _flat(upgrade_ops):
         match operation:
             case CreateTableOp(schema=schema, table_name=table):
-                added |= {(schema, table, each.name) for each in operation.columns if isinstance(each, Column)}
+                added |= {
+                    (schema, table, each.name) for each in operation.columns if isinstance(each, Column)
+                }
             case DropTableOp():
                 removed += [column.type for column in operation.to_table().columns]
             case AddColumnOp(schema=schema, table_name=table):
@@ -244,7 +254,7 @@ def _columns_changed(upgrade_ops: UpgradeOps) -> tuple[set[Place], dict[EnumKey,
                 removed.append(old)
             case _:
                 pass
-    enums = [enum for type_ in removed if (enum := native_enum(type_)) and enum.name]
+    enums: list[Any] = [enum for type_ in removed if (enum := native_enum(type_)) and enum.name]
     return added, {(enum.schema, str(enum.name)): list(enum.enums) for enum in enums}
 
 

@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import Any
 
 from alembic import context
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.runtime.plugins import Plugin
+from alembic.script import Script
 from sqlalchemy import Connection, MetaData
 from sqlmodel import SQLModel
 
@@ -87,7 +87,9 @@ def _metadata(models: str | MetaData) -> MetaData:
     for name in path.split(".") if path else ():
         found = getattr(found, name, None)
     if path and not isinstance(found, MetaData):
-        raise MigrationError(f"env.py names the models {models!r}, but {path} is not a MetaData of {module_name}.")
+        raise MigrationError(
+            f"env.py names the models {models!r}, but {path} is not a MetaData of {module_name}."
+        )
     return found if path else SQLModel.metadata
 
 
@@ -107,20 +109,21 @@ def _run_online(run: Run, settings: dict[str, Any]) -> None:
         context.configure(
             connection=run.connection,
             transaction_per_migration=turn.transaction_per_revision,
-            on_version_apply=[_reporter(run)],
+            on_version_apply=_reporter(run),
             dont_mutate=not run.writes,
             **settings,
         )
-        with context.begin_transaction(), turn.within(run.connection) if run.writes else nullcontext():
-            with warnings.catch_warnings():  # SQLAlchemy does not reflect them, `indexes` does
-                warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
-                context.run_migrations()
+        within = turn.within(run.connection) if run.writes else nullcontext()
+        with context.begin_transaction(), within, warnings.catch_warnings():
+            # SQLAlchemy does not reflect them, `indexes` does
+            warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
+            context.run_migrations()
 
 
-def _reporter(run: Run) -> Callable[..., None]:
-    def report(*, ctx: MigrationContext, step: MigrationInfo, heads: Any, run_args: Any) -> None:
+def _reporter(run: Run) -> Callable[[MigrationContext, MigrationInfo, Any, Any], None]:
+    def report(ctx: MigrationContext, step: MigrationInfo, heads: Any, run_args: Any) -> None:
         script = step.up_revision
-        if run.on_step is not None and script is not None:
+        if run.on_step is not None and isinstance(script, Script):
             run.on_step(Step(script.revision, script.doc, step.is_upgrade))
 
     return report
@@ -138,6 +141,8 @@ async def _run_alone(settings: dict[str, Any]) -> None:
 
 def _run_offline(settings: dict[str, Any]) -> None:
     url = context.get_x_argument(as_dictionary=True).get("url")
-    context.configure(url=Database(url).settings.url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **settings)
+    context.configure(
+        url=Database(url).settings.url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **settings
+    )
     with context.begin_transaction():
         context.run_migrations()

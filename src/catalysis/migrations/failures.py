@@ -69,7 +69,9 @@ def _line_of_revision(failure: Exception, folder: Path) -> str | None:
     if isinstance(failure, SyntaxError) and failure.filename:
         places.append((failure.filename, failure.lineno or 0))
     inside = [(Path(file), line) for file, line in places if Path(file).is_relative_to(folder)]
-    return next((f"{file.name}, line {line}" for file, line in reversed(inside) if file.name != "env.py"), None)
+    return next(
+        (f"{file.name}, line {line}" for file, line in reversed(inside) if file.name != "env.py"), None
+    )
 
 
 def _first_line(failure: BaseException) -> str:

@@ -5,7 +5,7 @@ whole process.  Nothing here decides what goes into a revision but "this index i
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,7 +34,9 @@ class CatalysisSQLiteImpl(SQLiteImpl):
     """SQLite keeps the text of each CREATE INDEX: compared here, and executed again when a table is rebuilt."""
 
     __dialect__ = "sqlite"
-    transactional_ddl = True  # `Database` begins transactions itself; Alembic thinks of the driver's own habit
+    transactional_ddl = (
+        True  # `Database` begins transactions itself; Alembic thinks of the driver's own habit
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -45,7 +47,11 @@ class CatalysisSQLiteImpl(SQLiteImpl):
         return self._texts("type = 'index'", table_name)
 
     def correct_for_autogen_constraints(
-        self, conn_uniques: Any, conn_indexes: Any, metadata_uniques: Any, metadata_indexes: Any
+        self,
+        conn_unique_constraints: Any,
+        conn_indexes: Any,
+        metadata_unique_constraints: Any,
+        metadata_indexes: Any,
     ) -> None:
         """Take the indexes from Alembic, which sees only what SQLAlchemy reflects: `compare_index_texts` sees all."""
         for indexes in (conn_indexes, metadata_indexes):
@@ -57,11 +63,12 @@ class CatalysisSQLiteImpl(SQLiteImpl):
         declared = metadata_column.type
         if isinstance(declared, Enum) and not declared.create_constraint:
             return not isinstance(inspector_column.type, String)
-        return super().compare_type(inspector_column, metadata_column)
+        compare: Any = super().compare_type  # pyright: ignore[reportUnknownMemberType] - annotated in part
+        return compare(inspector_column, metadata_column)
 
     def prep_table_for_batch(self, batch_impl: Any, table: Table) -> None:
         """Note what the rebuilding of a table would lose: triggers, and indexes over expressions (not reflected)."""
-        lost = self._texts(f"type = 'trigger' OR (type = 'index' AND {OVER_EXPRESSION})", table.name)
+        lost = self._texts(f"(type = 'trigger' OR type = 'index' AND {OVER_EXPRESSION})", table.name)
         self._kept[table.name] = list(lost.values())
 
     def rename_table(self, old_table_name: str, new_table_name: str, schema: str | None = None) -> None:
@@ -79,8 +86,9 @@ class CatalysisSQLiteImpl(SQLiteImpl):
 
     def _texts(self, condition: str, table_name: str) -> dict[str, str]:
         assert self.connection is not None
-        query = f"SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name = ? AND ({condition})"
-        return {name: sql for name, sql in self.connection.exec_driver_sql(query, (table_name,))}
+        query = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name = ? AND " + condition
+        rows = self.connection.exec_driver_sql(query, (table_name,)).all()
+        return {row.name: row.sql for row in rows}
 
 
 class CatalysisPostgresqlImpl(PostgresqlImpl):
@@ -89,7 +97,7 @@ class CatalysisPostgresqlImpl(PostgresqlImpl):
     __dialect__ = "postgresql"
 
     def compare_indexes(self, metadata_index: Index, reflected_index: Index) -> ComparisonResult:
-        """Compare method, expressions, predicate and options as the server prints them; plain columns as Alembic does."""
+        """Compare method, expressions, predicate and options as the server prints them; plain columns as Alembic."""
         table = reflected_index.table
         assert table is not None
         if not any(_is_special(index) for index in (metadata_index, reflected_index)):
@@ -103,7 +111,9 @@ class CatalysisPostgresqlImpl(PostgresqlImpl):
         except DBAPIError as failure:
             if getattr(failure.orig, "sqlstate", None) in MAY_NOT_ASK:
                 return ComparisonResult.Skip("this role may not create temporary tables")
-            return ComparisonResult.Different("it cannot be made yet")  # as with an enum value that comes with it
+            return ComparisonResult.Different(
+                "it cannot be made yet"
+            )  # as with an enum value that comes with it
         return ComparisonResult.Equal() if same else ComparisonResult.Different(f"{found} to {wanted}")
 
     def alter_column(self, table_name: str, column_name: str, **kw: Any) -> None:
@@ -112,7 +122,8 @@ class CatalysisPostgresqlImpl(PostgresqlImpl):
         if isinstance(type_, Enum) and type_.native_enum:
             quoted = self.dialect.identifier_preparer.quote(column_name)
             kw.setdefault("postgresql_using", f"{quoted}::text::{type_.compile(dialect=self.dialect)}")
-        super().alter_column(table_name, column_name, **kw)
+        alter: Any = super().alter_column  # pyright: ignore[reportUnknownMemberType] - annotated in part
+        alter(table_name, column_name, **kw)
 
     def _definition(self, qualified_name: str) -> str:
         """Of `CREATE UNIQUE INDEX name ON table USING btree (…)` all but the names: `UNIQUE btree (…)`."""
@@ -123,13 +134,17 @@ class CatalysisPostgresqlImpl(PostgresqlImpl):
 
     def _definition_if_created(self, index: Index, table: Table) -> str:
         creation = CreateIndexOp.from_index(index)
-        creation.schema, creation.table_name, creation.index_name = "pg_temp", "catalysis_probe", "catalysis_ix"
+        creation.schema, creation.table_name, creation.index_name = (
+            "pg_temp",
+            "catalysis_probe",
+            "catalysis_ix",
+        )
         with self._probe(table):
             self.create_index(creation.to_index())
             return self._definition("pg_temp.catalysis_ix")
 
     def _settled(self, definition: str, table: Table) -> str:
-        """What a definition becomes when it is made and printed over and over: PostgreSQL adds casts to its own text."""
+        """What a definition becomes when made and printed over and over: PostgreSQL adds casts to its own text."""
         assert self.connection is not None
         unique, what = ("UNIQUE ", definition[7:]) if definition.startswith("UNIQUE ") else ("", definition)
         with self._probe(table):
@@ -140,7 +155,7 @@ class CatalysisPostgresqlImpl(PostgresqlImpl):
         return printed if printed == definition else self._settled(printed, table)
 
     @contextmanager
-    def _probe(self, table: Table) -> Iterator[None]:
+    def _probe(self, table: Table) -> Generator[None]:
         """An empty temporary table like the given one, for the time of a savepoint."""
         assert self.connection is not None
         like = self.dialect.identifier_preparer.format_table(table)
@@ -163,9 +178,11 @@ def compare_index_texts(
     """Alembic's comparison of a table's indexes, for SQLite: by the text of their CREATE INDEX."""
     impl = autogen_context.migration_context.impl
     assert isinstance(impl, CatalysisSQLiteImpl)
-    declared = {str(index.name): index for index in (metadata_table.indexes if metadata_table is not None else ())}
+    declared = {
+        str(index.name): index for index in (metadata_table.indexes if metadata_table is not None else ())
+    }
     wanted = {name: str(CreateIndex(index).compile(dialect=impl.dialect)) for name, index in declared.items()}
-    where = {"table_name": table_name, "schema_name": schema}
+    where: Any = {"table_name": table_name, "schema_name": schema}
     found = {
         name: definition
         for name, definition in impl.index_texts(table_name).items()
@@ -176,7 +193,8 @@ def compare_index_texts(
             continue
         old = _index_of(found[name], name, table_name) if name in found else None
         new = declared.get(name)
-        if not autogen_context.run_object_filters(new or old, name, "index", new is None, old if new else None):
+        filtered: Any = (old, name, "index", True, None) if new is None else (new, name, "index", False, old)
+        if not autogen_context.run_object_filters(*filtered):
             continue
         if old is not None:
             modify_ops.ops.append(DropIndexOp.from_index(old))
@@ -195,7 +213,7 @@ def _index_of(definition: str, name: str, table_name: str) -> Index:
     assert found is not None, definition  # SQLite had parsed it
     names = [part.strip().strip('"') for part in found["what"].split(",")]
     what: list[str | TextClause] = [*names] if all(map(str.isidentifier, names)) else [text(found["what"])]
-    options = {"sqlite_where": text(found["where"])} if found["where"] else {}
+    options: dict[str, Any] = {"sqlite_where": text(found["where"])} if found["where"] else {}
     unique = re.match(r"CREATE\s+UNIQUE", definition, re.I) is not None
     return CreateIndexOp(name, table_name, what, unique=unique, **options).to_index()
 
@@ -206,10 +224,14 @@ def _is_special(index: Index) -> bool:
 
 def _qualified(index: Index) -> str:
     assert index.table is not None
-    return ".".join('"{}"'.format(str(part).replace('"', '""')) for part in (index.table.schema, index.name) if part)
+    return ".".join(
+        '"{}"'.format(str(part).replace('"', '""')) for part in (index.table.schema, index.name) if part
+    )
 
 
 def _plain_sql(statement: str) -> str:
     """The statement without what does not matter: case, blanks and quotes of names; literals stay as they are."""
     parts = re.split(r"('(?:[^']|'')*')", statement)
-    return "".join(part if place % 2 else re.sub(r'[\s"`\[\]]', "", part.lower()) for place, part in enumerate(parts))
+    return "".join(
+        part if place % 2 else re.sub(r'[\s"`\[\]]', "", part.lower()) for place, part in enumerate(parts)
+    )

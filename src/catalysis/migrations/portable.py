@@ -5,12 +5,12 @@ other, and operations are put in an order that SQLite's rebuilding of tables can
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
+from alembic.autogenerate import render
 from alembic.autogenerate.api import AutogenContext
-from alembic.autogenerate.render import _repr_type  # pyright: ignore[reportPrivateUsage] - renders any type
 from alembic.operations import Operations
 from alembic.operations.ops import (
     CreateIndexOp,
@@ -18,7 +18,6 @@ from alembic.operations.ops import (
     DropTableOp,
     MigrateOperation,
     ModifyTableOps,
-    OpContainer,
     UpgradeOps,
 )
 from alembic.runtime.plugins import Plugin
@@ -28,6 +27,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 DIALECTS = {"postgresql": postgresql.dialect(), "sqlite": sqlite.dialect()}
+
+source_of_type: Callable[[TypeEngine[Any], AutogenContext], str] = render._repr_type  # pyright: ignore
+"""Alembic's rendering of any type, `render_item` included; it has no public name."""
 
 Rendered = str | Literal[False]
 """Python source, or False: as Alembic would."""
@@ -58,10 +60,10 @@ def render_item(kind: str, item: Any, autogen_context: AutogenContext) -> Render
 def _type(type_: TypeEngine[Any], autogen_context: AutogenContext) -> Rendered:
     """A type that both databases can make, where Alembic would write one that only this database has."""
     match type_:
-        case Enum() if type_.native_enum and type_.name:
-            schema = f", schema={type_.schema!r}" if type_.schema else ""
+        case Enum(native_enum=True, name=str(name)):
             values = ", ".join(repr(value) for value in type_.enums)
-            return f"sa.Enum({values}, name={str(type_.name)!r}{schema}, create_type=False)"
+            schema: Any = getattr(type_, "schema", None)
+            return f"sa.Enum({values}, name={str(name)!r}{f', {schema=!r}' if schema else ''}, create_type=False)"
         case TypeDecorator():
             return _type_stored(type_, autogen_context)
         case postgresql.JSONB():
@@ -83,7 +85,10 @@ def _type(type_: TypeEngine[Any], autogen_context: AutogenContext) -> Rendered:
 
 def _type_stored(type_: TypeDecorator[Any], autogen_context: AutogenContext) -> str:
     """What a decorated type is in the database; the decorating goes on in Python, where a revision has no part."""
-    stored = {name: _repr_type(type_.load_dialect_impl(each), autogen_context) for name, each in DIALECTS.items()}
+    stored = {
+        name: source_of_type(type_.load_dialect_impl(each), autogen_context)
+        for name, each in DIALECTS.items()
+    }
     if stored["sqlite"] == stored["postgresql"]:
         return stored["sqlite"]
     return f"{stored['sqlite']}.with_variant({stored['postgresql']}, 'postgresql')"
@@ -144,7 +149,7 @@ def _dropped_anywhere(removal: DropIndexOp) -> DropIndexOp:
 
 def _referring_first(dropped: list[DropTableOp]) -> list[MigrateOperation]:
     by_name = {operation.table_name: operation for operation in dropped}
-    order: TopologicalSorter[str] = TopologicalSorter({name: () for name in by_name})
+    order: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(by_name, ()))
     for name, operation in by_name.items():
         for constraint in operation.to_table().foreign_key_constraints:
             referred = constraint.elements[0].target_fullname.split(".")[-2]

@@ -95,13 +95,17 @@ def guess_models(root: Path = Path()) -> str:
         MigrationError: there is none, or more than one.
     """
     places = [each for pattern in ("models.py", "*/models.py") for each in root.glob(pattern)]
-    places += [each.parent for pattern in ("models", "*/models") for each in root.glob(f"{pattern}/__init__.py")]
+    places += [
+        each.parent for pattern in ("models", "*/models") for each in root.glob(f"{pattern}/__init__.py")
+    ]
     if (root / "src").is_dir() and root.name != "src":
         return guess_models(root / "src")
     names = sorted(".".join(place.relative_to(root).with_suffix("").parts) for place in places)
     if len(names) != 1:
         found = f"found {', '.join(names)}" if names else "found none"
-        raise MigrationError(f"Which module holds the models?  ({found.capitalize()}.)  Name it: --models app.models")
+        raise MigrationError(
+            f"Which module holds the models?  ({found.capitalize()}.)  Name it: --models app.models"
+        )
     return names[0]
 
 

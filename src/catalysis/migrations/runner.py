@@ -106,7 +106,9 @@ async def revise(
 
     def write(found: Config) -> None:
         def refuse_empty(context: Any, revision: Any, directives: list[MigrationScript]) -> None:
-            if autogenerate and all(not each.upgrade_ops or each.upgrade_ops.is_empty() for each in directives):
+            if autogenerate and all(
+                not each.upgrade_ops or each.upgrade_ops.is_empty() for each in directives
+            ):
                 directives.clear()
 
         script = command.revision(
@@ -120,7 +122,11 @@ async def revise(
 
 
 async def _steps(
-    database: Database, config: Config | None, on_step: OnStep | None, run: Callable[[Config], None], asked: str
+    database: Database,
+    config: Config | None,
+    on_step: OnStep | None,
+    run: Callable[[Config], None],
+    asked: str,
 ) -> list[Step]:
     steps: list[Step] = []
 

@@ -6,7 +6,7 @@ and waits by way of SQLAlchemy's greenlet.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
@@ -44,12 +44,14 @@ class PostgresqlTurn:
     transaction_per_revision = True
 
     @contextmanager
-    def around(self, connection: Connection) -> Iterator[None]:
+    def around(self, connection: Connection) -> Generator[None]:
         """Wait for the lock by asking again and again: a waiting statement could run into a timeout."""
         while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
             connection.rollback()
             await_only(asyncio.sleep(PAUSE))
-        connection.exec_driver_sql("SET statement_timeout = 0")  # the one for requests would break long migrations
+        connection.exec_driver_sql(
+            "SET statement_timeout = 0"
+        )  # the one for requests would break long migrations
         connection.commit()
         try:
             yield
@@ -61,7 +63,7 @@ class PostgresqlTurn:
                 connection.commit()
 
     @contextmanager
-    def within(self, connection: Connection) -> Iterator[None]:
+    def within(self, connection: Connection) -> Generator[None]:
         """Nothing more."""
         yield
 
@@ -72,7 +74,7 @@ class SQLiteTurn:
     transaction_per_revision = False
 
     @contextmanager
-    def around(self, connection: Connection) -> Iterator[None]:
+    def around(self, connection: Connection) -> Generator[None]:
         """The pragma has no effect inside a transaction.
 
         Source: SQLite documentation, "PRAGMA foreign_keys".
@@ -88,7 +90,7 @@ class SQLiteTurn:
             connection.commit()
 
     @contextmanager
-    def within(self, connection: Connection) -> Iterator[None]:
+    def within(self, connection: Connection) -> Generator[None]:
         """Wait for the right to write before Alembic looks at the version; at the end see that all rows have parents.
 
         Raises:
@@ -100,8 +102,12 @@ class SQLiteTurn:
         orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         if orphans:
             pairs = Counter((table, parent) for table, _, parent, _ in orphans)
-            found = ", ".join(f"{count} in {table!r} without their {parent!r}" for (table, parent), count in pairs.items())
-            raise MigrationError(f"Rows would refer to rows that are not there: {found}.  Mend them in the revision.")
+            found = ", ".join(
+                f"{count} in {table!r} without their {parent!r}" for (table, parent), count in pairs.items()
+            )
+            raise MigrationError(
+                f"Rows would refer to rows that are not there: {found}.  Mend them in the revision."
+            )
 
 
 class NoTurn:
@@ -110,7 +116,7 @@ class NoTurn:
     transaction_per_revision = True
 
     @contextmanager
-    def around(self, connection: Connection) -> Iterator[None]:
+    def around(self, connection: Connection) -> Generator[None]:
         """Nothing."""
         yield
 

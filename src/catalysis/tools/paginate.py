@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, TypeVarTuple, cast, get_args, overload
 
 from pydantic import BaseModel, ConfigDict, computed_field
-from sqlalchemy import BigInteger, ColumnElement, CompoundSelect, Result, Row, Select, literal, type_coerce
+from sqlalchemy import BigInteger, CompoundSelect, Result, Row, Select, literal
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.types import NullType
 
 from catalysis.errors import InvalidPage
 from catalysis.tools.capabilities import capabilities_of
 from catalysis.tools.counting import count_rows, estimate_rows
 from catalysis.tools.ordering import order_of
-from catalysis.tools.statement import Pageable, collection_from_join, is_limited
+from catalysis.tools.statement import Pageable, collection_from_join, is_limited, with_hidden
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -132,7 +131,7 @@ def _plan_page(statement: Any, offset: int, limit: int) -> tuple[Pageable, int]:
         planned = planned.offset(literal(offset, BigInteger()))  # SQLAlchemy would send it with 32 bits
     if order.repeating:
         # Joined eager loading makes rows unique by what is selected: these keep apart those the join repeats.
-        planned = planned.add_columns(*hidden_columns(order.repeating))
+        planned = with_hidden(planned, order.repeating)
     return planned, len(order.repeating)
 
 
@@ -189,14 +188,6 @@ def check_statement(statement: object) -> None:
             f"contains_eager({collection}) fills a collection from the joined rows, and a page would cut it short.  "
             f"Load it by selectinload({collection}), and filter by {collection}.any(...)."
         )
-
-
-def hidden_columns(expressions: Sequence[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
-    """The expressions as columns that `cut` takes off again, with the driver's own values.
-
-    Types would change values on their way out (SQLite's decimals and dates lose digits by it).
-    """
-    return [type_coerce(each, NullType()).label(f"catalysis_{n}") for n, each in enumerate(expressions)]
 
 
 def cut(result: Result[*tuple[Any, ...]], hidden: int) -> tuple[list[Any], list[Sequence[Any]]]:

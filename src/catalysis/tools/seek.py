@@ -17,9 +17,8 @@ from catalysis.errors import InvalidPage
 from catalysis.tools.capabilities import Capabilities
 from catalysis.tools.cursor import UNREADABLE, Position, read_cursor, write_cursor
 from catalysis.tools.ordering import Term, fingerprint, order_of
-from catalysis.tools.paginate import hidden_columns
 from catalysis.tools.sort_values import SortType, sort_type
-from catalysis.tools.statement import distinct_on, groups, is_distinct, plain
+from catalysis.tools.statement import distinct_on, groups, is_distinct, plain, with_hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,8 @@ class Seek:
             beyond = self._beyond(start, backward=backward)
             selecting = selecting.having(beyond) if groups(selecting) else selecting.where(beyond)
         clauses = [term.clause(backward=backward) for term in self.terms]
-        columns = hidden_columns([term.expression for term in self.terms])
-        return selecting.order_by(None).order_by(*clauses).add_columns(*columns).limit(limit)
+        selecting = with_hidden(selecting, [term.expression for term in self.terms])
+        return selecting.order_by(None).order_by(*clauses).limit(limit)
 
     def _beyond(self, start: Position, *, backward: bool) -> ColumnElement[bool]:
         sides = [

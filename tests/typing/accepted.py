@@ -1,0 +1,55 @@
+"""What a type checker must say of correct code.  Checked by `make check`; never run."""
+
+from collections.abc import Sequence
+from typing import Any, assert_type
+from uuid import UUID
+
+from sqlalchemy import Row, select as sqlalchemy_select
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlmodel import Field, select
+
+from catalysis import Database, DatabaseDep, ModelWithIdAndTimestamps, Session, SoftDelete
+from catalysis.tools.keyset import KeysetPage, paginate_keyset
+from catalysis.tools.paginate import Page, paginate
+
+
+class Task(SoftDelete, ModelWithIdAndTimestamps, table=True):
+    title: str
+    number: int = Field(default=0)
+
+
+async def results(session: Session, key: UUID) -> None:
+    assert_type((await session.exec(select(Task))).all(), Sequence[Task])
+    assert_type((await session.exec(select(Task))).one(), Task)
+    assert_type((await session.exec(select(Task))).first(), Task | None)
+    assert_type((await session.exec(select(Task.title, Task.number))).one(), tuple[str, int])
+    assert_type((await session.execute(sqlalchemy_select(Task))).scalar_one(), Task)
+    assert_type((await session.execute(sqlalchemy_select(Task))).scalars().all(), Sequence[Task])
+    assert_type((await session.scalars(sqlalchemy_select(Task))).one(), Task)
+    assert_type(await session.get(Task, key), Task | None)
+    assert_type(await session.get_one(Task, key), Task)
+
+
+async def pages(session: Session) -> None:
+    assert_type(await paginate(session, select(Task)), Page[Task])
+    assert_type(await paginate_keyset(session, select(Task)), KeysetPage[Task])
+    assert_type(await paginate(session, sqlalchemy_select(Task)), Page[Task])
+    assert_type((await paginate(session, select(Task.title, Task.number))).items, list[Row[str, int]])
+
+
+async def sessions(engine: AsyncEngine, database: Database, given: DatabaseDep) -> None:
+    assert_type(given, Session)
+    assert_type(database.session(), Session)
+    async with async_sessionmaker(engine, class_=Session)() as session:
+        assert_type(session, Session)
+    async with Session(engine, expire_on_commit=False) as session:
+        assert_type(session, Session)
+
+    async def work(session: Session) -> int:
+        return 1
+
+    assert_type(await database.transaction(work), int)
+
+
+def keywords(**options: Any) -> Task:
+    return Task(title="x", **options)
