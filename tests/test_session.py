@@ -261,6 +261,40 @@ async def test_what_is_no_loss_is_not_reported(database: Database):
         assert len((await session.exec(select(Person))).all()) == 2
 
 
+async def test_in_somebody_elses_transaction_only_the_unsent_is_lost(database: Database):
+    async with database.engine.begin() as connection:
+        async with Session(connection) as session:
+            session.add(Person(name="sent"))
+            await session.flush()
+        with pytest.warns(UncommittedChanges, match=r"lost: Person [^,]* \(new\)\."):
+            async with Session(connection) as session:
+                session.add(Person(name="sent too"))
+                await session.flush()
+                session.add(Person(name="unsent"))
+    async with database.session() as session:
+        assert sorted((await session.exec(select(Person.name))).all()) == ["sent", "sent too"]
+
+
+async def test_a_flushed_change_and_a_flushed_delete_are_reported(database: Database):
+    async with database.session() as session:
+        session.add_all([Person(name="a"), Label(name="b")])
+        await session.commit()
+
+    async def change_and_delete(session):
+        (await session.exec(select(Person))).one().name = "changed"
+        await session.delete((await session.exec(select(Label))).one())
+        await session.flush()
+
+    with pytest.warns(UncommittedChanges, match=r"Person .* \(changed\), Label .* \(deleted\)"):
+        await leaving(database, change_and_delete)
+
+
+async def test_streams_of_joined_collections_need_no_unique_either(ada: Database):
+    async with ada.session() as session:
+        streamed = await session.stream_scalars(select(Person).options(joinedload(Person.jobs)))
+        assert [person.name async for person in streamed] == ["ada"]
+
+
 async def test_a_savepoint_kept_is_reported(database: Database):
     async def nested(session):
         async with session.begin_nested():

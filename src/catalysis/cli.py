@@ -6,6 +6,7 @@ What a command needs is imported inside it, so that `--help` and `--version` ans
 import asyncio
 import re
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -90,19 +91,16 @@ def version() -> None:
 @app.command()
 def new(name: Annotated[str, typer.Argument(help="Of the project and its folder.")]) -> None:
     """Write a backend to start from: FastAPI, users and permissions, tasks, migrations, tests."""
-    from catalysis.starter import write_project
-
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         raise CatalysisError(
             f"{name!r} cannot name a project.  Begin with a letter, go on with letters, digits, '-' and '_'."
         )
-    target = Path(name)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CatalysisError(f"{target} is there already and not empty.  Choose another name.")
+    from catalysis.starter import write_project
+
     with output.status(f"Writing {name}…"):
-        write_project(name, target)
+        write_project(name, Path(name))
     output.print(
-        f"[green]Wrote[/] {target}/  Now:\n\n  cd {target}\n  make run   [dim]# http://127.0.0.1:8000/docs[/]"
+        f"[green]Wrote[/] {name}/  Now:\n\n  cd {name}\n  make run   [dim]# http://127.0.0.1:8000/docs[/]"
     )
 
 
@@ -231,8 +229,16 @@ def _with_database(url: str | None, work: "Callable[[Database], Awaitable[T]]") 
             return await work(database)
         finally:
             await database.close()
+            _let_sqlite_finish()
 
     return asyncio.run(run())
+
+
+def _let_sqlite_finish() -> None:
+    """Wait for aiosqlite's threads: that of a connection that failed to open still has a word for the event loop."""
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            thread.join(timeout=1)
 
 
 def _print_step(step: "Step") -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVarTuple, overload
 
 from sqlalchemy import Executable, Result, event, inspect
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 from sqlalchemy.sql.selectable import TypedReturnsRows
@@ -174,8 +175,11 @@ class Session(AsyncSession):
 
     def _report_left_behind(self) -> None:
         session = self.sync_session
-        # A synchronous session class of the user's own keeps no account.
-        if not isinstance(session, UnitOfWork) or not (lost := session.unsaved.left_behind(session)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(session, UnitOfWork):  # pyright: ignore[reportUnnecessaryIsInstance] - or the user's own class
+            return
+        # On a connection inside somebody else's transaction, what was sent stays for them to commit.
+        joined = isinstance(self.bind, AsyncConnection) and self.bind.in_transaction()
+        if not (lost := session.unsaved.left_behind(session, sent_is_kept=joined)):
             return
         site = session.opened_at
         message = UncommittedChanges(

@@ -66,12 +66,13 @@ class UnsavedWork:
         self.count = 0
         self.first.clear()
 
-    def left_behind(self, session: Session) -> list[str]:
+    def left_behind(self, session: Session, *, sent_is_kept: bool) -> list[str]:
         """Descriptions of all that would be lost if the session were left now, the count last if there is more."""
         pending = UnsavedWork()
         pending.flushed(session)
-        lines = (self.first + pending.first)[:SHOWN]
-        more = self.count + pending.count - len(lines)
+        first, count = ([], 0) if sent_is_kept else (self.first, self.count)
+        lines = (first + pending.first)[:SHOWN]
+        more = count + pending.count - len(lines)
         return [*lines, f"and {more} more"] if more else lines
 
     def _note_each(self, instances: Iterable[object], change: str) -> None:

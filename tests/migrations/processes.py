@@ -1,4 +1,4 @@
-"""Runs commands at the same time, each in a process of its own, and prints their exit codes and outputs as JSON.
+"""Runs processes at the same time, each with commands one after the other, and prints codes and outputs as JSON.
 
 The processes are forked after the imports, which would otherwise take most of the test's time.
 """
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 from alembic.config import main as alembic
 
@@ -28,23 +29,23 @@ def run(program: str, arguments: list[str]) -> int:
 
 
 def main() -> None:
-    started = []
-    for program, *arguments in json.loads(sys.argv[1]):
-        output = tempfile.TemporaryFile()
-        process = os.fork()
-        if process == 0:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            code = run(program, arguments)
-            sys.stdout.flush()
-            os._exit(code)
-        started.append((process, output))
-    outcomes = []
-    for process, output in started:
-        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        output.seek(0)
-        outcomes.append((code, output.read().decode()))
-    print(json.dumps(outcomes))
+    with tempfile.TemporaryDirectory() as folder:
+        started = []
+        for number, commands in enumerate(json.loads(sys.argv[1])):
+            output = Path(folder) / str(number)
+            process = os.fork()
+            if process == 0:
+                descriptor = os.open(output, os.O_WRONLY | os.O_CREAT)
+                os.dup2(descriptor, 1)
+                os.dup2(descriptor, 2)
+                code = max(run(program, arguments) for program, *arguments in commands)
+                sys.stdout.flush()
+                os._exit(code)
+            started.append((process, output))
+        codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process, _ in started]
+        print(
+            json.dumps([(code, output.read_text()) for code, (_, output) in zip(codes, started, strict=True)])
+        )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from alembic.config import Config
 from sqlalchemy import (
+    ARRAY,
     JSON,
     Boolean,
     Column,
@@ -17,13 +18,12 @@ from sqlalchemy import (
     Numeric,
     String,
     Table,
-    Text,
     UniqueConstraint,
-    Uuid,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.types import CHAR, TypeDecorator
 from sqlmodel import AutoString
 
@@ -47,7 +47,7 @@ def tables(changes: dict[str, list[Change]]) -> MetaData:
             Column("id", Integer, primary_key=True),
             Column("name", String(50), nullable=False),
             Column("size", Integer),
-            Column("data", JSON().with_variant(JSONB(), "postgresql")),
+            Column("data", JSON().with_variant(postgresql.JSONB(), "postgresql")),
             Column("parent_id", ForeignKey("parent.id", ondelete="CASCADE")),
             Column("gone", DateTime(timezone=True)),
         )
@@ -145,19 +145,101 @@ CHANGES: dict[str, tuple[list[Change], list[Change]]] = {
 }
 
 
-async def test_changes_are_found_made_and_taken_back(database: Database, config: Config) -> None:
+@pytest.mark.parametrize("found_on", ["sqlite", "postgres"])
+async def test_changes_are_found_made_and_taken_back(
+    sqlite: Database, postgres: Database, config: Config, found_on: str
+) -> None:
+    database, other = (sqlite, postgres) if found_on == "sqlite" else (postgres, sqlite)
     old = tables({case: before for case, (before, _) in CHANGES.items()})
     new = tables({case: after for case, (_, after) in CHANGES.items()})
     await migrate_to(database, config, old)
     set_models(config, new)
     found = await check(database, config=config)
-    print("\n".join(found))
     assert [case for case in CHANGES if not any(case in line for line in found)] == []
     revision = await migrate_to(database, config, new)
-    await downgrade(database, "-1", config=config)
-    await upgrade(database, config=config)
-    assert await check(database, config=config) == []
+    await upgrade(other, config=config)
+    assert await check(other, config=config) == []
     await downgrade(database, "-1", config=config)
     revision.unlink()
     set_models(config, old)
     assert await check(database, config=config) == []
+
+
+class Compact(TypeDecorator[str]):
+    """A type that is stored differently on each database."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return CHAR(32) if dialect.name == "sqlite" else postgresql.UUID()
+
+
+async def test_types_are_written_as_they_are_stored(database: Database, config: Config) -> None:
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    types = {
+        "a": AutoString(length=9),
+        "b": Compact(),
+        "c": JSON(),
+        "d": ARRAY(String).with_variant(JSON(), "sqlite"),
+    }
+    Table(
+        "t",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        *(Column(name, type_) for name, type_ in types.items()),
+    )
+    source = (await migrate_to(database, config, metadata)).read_text()
+    assert "sa.Column('a', sa.String(length=9)" in source
+    assert "sa.Column('b', sa.CHAR(length=32).with_variant(sa.Uuid(), 'postgresql')" in source
+    gone = (await migrate_to(database, config, MetaData())).read_text()
+    assert "catalysis" not in source + gone
+    assert "tests." not in source + gone
+    await downgrade(database, "base", config=config)
+    await upgrade(database, config=config)
+
+
+async def test_tables_go_after_those_that_refer_to_them(database: Database, config: Config) -> None:
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    for number in range(9):
+        before = Column("before", ForeignKey(f"t{number - 1}.id")) if number else Column("before", Integer)
+        Table(f"t{number}", metadata, Column("id", Integer, primary_key=True), before)
+    await migrate_to(database, config, metadata)
+    await migrate_to(database, config, MetaData())
+    await downgrade(database, "-1", config=config)
+    await upgrade(database, config=config)
+
+
+async def test_the_server_says_whether_indexes_are_the_same(postgres: Database, config: Config) -> None:
+    metadata = tables({"t": [index("name", **where("name IN ('a', 'b') AND NOT size = 1"))]})
+    await migrate_to(postgres, config, metadata)
+    async with postgres.engine.begin() as connection:
+        await connection.execute(text('ALTER INDEX "ix t" RENAME TO old'))
+        definition = str(await connection.scalar(text("SELECT pg_get_indexdef('old'::regclass)")))
+        await connection.execute(text("DROP INDEX old"))
+        await connection.execute(
+            text(definition.replace(" old ", ' "ix t" '))
+        )  # PostgreSQL prints this in other words
+    assert await check(postgres, config=config) == []
+
+
+async def test_a_role_that_may_only_read_can_check(postgres: Database, config: Config) -> None:
+    url = make_url(postgres.settings.url)
+    await migrate_to(postgres, config, METADATA)
+    role = f"reader_{url.database}"
+    async with postgres.engine.begin() as connection:
+        for statement in (
+            f"DROP ROLE IF EXISTS {role}",
+            f"CREATE ROLE {role} LOGIN",
+            f"GRANT USAGE ON SCHEMA public TO {role}",
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+            f"REVOKE TEMPORARY ON DATABASE {url.database} FROM public",
+        ):
+            await connection.execute(text(statement))
+    reader = Database(url.set(username=role))
+    assert await check(reader, config=config) == []
+    await reader.close()
+    async with postgres.engine.begin() as connection:
+        await connection.execute(text(f"GRANT TEMPORARY ON DATABASE {url.database} TO public"))
+        await connection.execute(text(f"DROP OWNED BY {role}"))
+        await connection.execute(text(f"DROP ROLE {role}"))

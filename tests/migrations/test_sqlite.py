@@ -41,7 +41,7 @@ async def test_children_survive_the_rebuilding_of_their_parent(database: Databas
     await migrate_to(database, config, family(Column("name", String(20), nullable=False)))
     async with database.engine.connect() as connection:
         assert (await connection.execute(text("SELECT id, parent_id FROM child"))).all() == [(7, 1)]
-    with pytest.raises(Exception, match="(?i)foreign key"):  # they are enforced again
+    with pytest.raises(Exception, match=r"(?i)foreign key"):  # they are enforced again
         await run(database, "INSERT INTO child VALUES (8, 99)")
 
 
@@ -88,6 +88,6 @@ async def test_a_database_in_memory(config: Config) -> None:
     database = Database("sqlite://")
     await migrate_to(database, config, family(Column("name", String(10))))
     await run(database, *ROWS)
-    with pytest.raises(Exception, match="(?i)foreign key"):
+    with pytest.raises(Exception, match=r"(?i)foreign key"):
         await run(database, "INSERT INTO child VALUES (8, 99)")
     await database.close()

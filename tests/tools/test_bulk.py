@@ -11,15 +11,18 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import BaseModel
-from sqlalchemy import CHAR, JSON, ForeignKey, Index, String, UniqueConstraint, func, null, select
+from sqlalchemy import CHAR, JSON, ForeignKey, Index, String, UniqueConstraint, func, null, select, text
+from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column, registry, relationship
 from sqlmodel import Field
 
 from catalysis import DTO, Database, ModelWithIdAndTimestamps, Session, include_deleted, watch_queries
 from catalysis.errors import BulkError
 from catalysis.tools.bulk import bulk_insert, bulk_update, upsert
+from catalysis.tools.conflict import find_key
+from catalysis.tools.rows import RowReader
 from catalysis.tools.sets import delete_where, update_where
 from tests.models import Job, Label, Person
 
@@ -254,6 +257,24 @@ async def test_defaults_that_only_the_constructor_has(session: Session):
     await bulk_insert(session, Gadget, [{"name": "a"}, {"name": "b", "colour": "red", "tags": []}])
     found = list(await session.scalars(select(Gadget).order_by(Gadget.name)))
     assert [(each.colour, each.tags) for each in found] == [("grey", ["new"]), ("red", [])]
+
+
+async def test_defaults_of_dataclasses(database: Database):
+    class DataBase(MappedAsDataclass, DeclarativeBase):
+        pass
+
+    class Part(DataBase):
+        __tablename__ = "part"
+        id: Mapped[int] = mapped_column(primary_key=True, init=False)
+        size: Mapped[int] = mapped_column(default=3)
+        tags: Mapped[Any] = mapped_column(JSON, default_factory=lambda: ["new"])
+
+    await database.create_all(DataBase.metadata)
+    async with database.session() as session:
+        await bulk_insert(session, Part, [{}, {"size": 4, "tags": []}, Part(size=5)])
+        found = (await session.execute(select(Part.size, Part.tags).order_by(Part.size))).all()
+        assert [tuple(row) for row in found] == [(3, ["new"]), (4, []), (5, ["new"])]
+        await session.rollback()
 
 
 async def test_pending_objects_go_first(session: Session):
@@ -643,6 +664,26 @@ async def test_a_row_without_its_key_is_refused(session: Session, key: Any, row:
         BulkError, match=r"upsert Account: row 1 has no value for '\w+', which tells which row"
     ):
         await upsert(session, Account, [row], key=key)
+
+
+async def test_a_key_changed_by_a_trigger_is_reported(postgres_url: str):
+    database = Database(postgres_url)
+    await database.create_all(Label.metadata)
+    async with database.session() as session:
+        body = "BEGIN NEW.name = NEW.name || '!'; RETURN NEW; END"
+        await session.execute(text(f"CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $${body}$$"))
+        await session.execute(
+            text("CREATE TRIGGER t BEFORE INSERT ON label FOR EACH ROW EXECUTE FUNCTION shout()")
+        )
+        with pytest.raises(BulkError, match="row 1 was written, but its key finds no row"):
+            await upsert(session, Label, [{"name": "a"}], key="name", returning=True)
+        await session.rollback()
+    await database.close()
+
+
+def test_a_database_without_on_conflict_is_refused():
+    with pytest.raises(BulkError, match="there is no INSERT … ON CONFLICT on mysql"):
+        find_key(RowReader("upsert", Label), None, mysql.dialect())
 
 
 async def test_a_model_of_several_tables_is_refused(session: Session):

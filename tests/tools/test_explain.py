@@ -345,6 +345,40 @@ def test_an_answer_decoded_by_the_driver_reads_the_same():
     assert hash(plan) == hash(read_postgresql([[document]]))
 
 
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [
+        ({"Node Type": "Seq Scan", "Relation Name": "a", "Alias": "x"}, "Seq Scan on a x"),
+        (
+            {"Node Type": "Seq Scan", "Relation Name": "a", "Alias": "a", "Parallel Aware": True},
+            "Parallel Seq Scan on a",
+        ),
+        (
+            {
+                "Node Type": "Index Scan",
+                "Index Name": "i",
+                "Relation Name": "a",
+                "Scan Direction": "Backward",
+            },
+            "Index Scan Backward using i on a",
+        ),
+        ({"Node Type": "Bitmap Index Scan", "Index Name": "i"}, "Bitmap Index Scan on i"),
+        (
+            {"Node Type": "Aggregate", "Strategy": "Sorted", "Partial Mode": "Finalize"},
+            "Finalize GroupAggregate",
+        ),
+        ({"Node Type": "Aggregate", "Strategy": "Plain", "Partial Mode": "Simple"}, "Aggregate"),
+        ({"Node Type": "Hash Join", "Join Type": "Inner"}, "Hash Join"),
+        ({"Node Type": "Hash Join", "Join Type": "Left"}, "Hash Left Join"),
+        ({"Node Type": "Nested Loop", "Join Type": "Anti"}, "Nested Loop Anti Join"),
+        ({"Node Type": "Function Scan", "Function Name": "f", "Alias": "f"}, "Function Scan on f"),
+        ({"Node Type": "Subquery Scan", "Alias": "s"}, "Subquery Scan on s"),
+    ],
+)
+def test_labels_are_psqls(said: dict[str, Any], label: str):
+    assert read_postgresql([[[{"Plan": said}]]]).text == label
+
+
 def test_triggers_and_steps_never_executed_are_told():
     step = {"Node Type": "Seq Scan", "Startup Cost": 0.0, "Total Cost": 1.0, "Plan Rows": 1, "Plan Width": 4}
     never = {**step, "Relation Name": "b", "Alias": "b", "Actual Rows": 0.0, "Actual Loops": 0}

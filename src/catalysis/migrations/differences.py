@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def describe(diffs: Iterable[Any]) -> list[str]:
+def describe(diffs: Iterable[tuple[Any, ...] | list[tuple[Any, ...]]]) -> list[str]:
     """A line for each of the differences that `alembic.command.check` found."""
     lines: list[str] = []
     for diff in diffs:
-        changes: Any = diff if isinstance(diff, list) else [diff]  # those of one column come as a list
+        changes = [diff] if isinstance(diff, tuple) else diff  # those of one column come as a list
         lines += [_line(*change) for change in changes]
     return lines
 

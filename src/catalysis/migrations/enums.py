@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import renderers
@@ -226,9 +226,9 @@ def native_enum(type_: TypeEngine[Any]) -> postgresql.ENUM | None:
         case postgresql.ENUM():
             return found
         case TypeDecorator(impl_instance=stored):
-            return native_enum(cast("TypeEngine[Any]", stored))
+            return native_enum(stored)
         case ARRAY(item_type=item):
-            return native_enum(cast("TypeEngine[Any]", item))
+            return native_enum(item)
         case _:
             return None
 

@@ -26,25 +26,30 @@ from catalysis.errors import MigrationError
 MAY_NOT_ASK = {"42501", "25006"}
 """SQLSTATEs of a role that may make no temporary table: insufficient privilege, read-only transaction."""
 
-OVER_EXPRESSION = "EXISTS (SELECT 1 FROM pragma_index_info(sqlite_master.name) AS part WHERE part.cid = -2)"
-"""Which rows of `sqlite_master` are indexes over an expression: SQLite numbers such a part -2."""
+INDEXES = "SELECT name, sql FROM sqlite_master WHERE tbl_name = ? AND type = 'index' AND sql IS NOT NULL"
+"""The indexes of a table, without those of its constraints, which have no text."""
+
+LOST_BY_REBUILDING = """
+    SELECT name, sql FROM sqlite_master WHERE tbl_name = ? AND (type = 'trigger' OR type = 'index' AND
+    EXISTS (SELECT 1 FROM pragma_index_info(sqlite_master.name) AS part WHERE part.cid = -2))
+"""
+"""The triggers and, as they are not reflected, the indexes over an expression: SQLite numbers such a part -2."""
 
 
 class CatalysisSQLiteImpl(SQLiteImpl):
     """SQLite keeps the text of each CREATE INDEX: compared here, and executed again when a table is rebuilt."""
 
     __dialect__ = "sqlite"
-    transactional_ddl = (
-        True  # `Database` begins transactions itself; Alembic thinks of the driver's own habit
-    )
+    transactional_ddl = True  # `Database` begins transactions itself; the driver would not
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._kept: dict[str, list[str]] = {}
 
-    def index_texts(self, table_name: str) -> dict[str, str]:
-        """CREATE INDEX of every index of the table, by the index's name; those of constraints have none."""
-        return self._texts("type = 'index'", table_name)
+    def texts(self, query: str, table_name: str) -> dict[str, str]:
+        """The text of each of a table's things that the query finds, by its name."""
+        assert self.connection is not None
+        return {row.name: row.sql for row in self.connection.exec_driver_sql(query, (table_name,))}
 
     def correct_for_autogen_constraints(
         self,
@@ -63,13 +68,11 @@ class CatalysisSQLiteImpl(SQLiteImpl):
         declared = metadata_column.type
         if isinstance(declared, Enum) and not declared.create_constraint:
             return not isinstance(inspector_column.type, String)
-        compare: Any = super().compare_type  # pyright: ignore[reportUnknownMemberType] - annotated in part
-        return compare(inspector_column, metadata_column)
+        return super().compare_type(inspector_column, metadata_column)  # pyright: ignore[reportUnknownMemberType] - annotated in part
 
     def prep_table_for_batch(self, batch_impl: Any, table: Table) -> None:
-        """Note what the rebuilding of a table would lose: triggers, and indexes over expressions (not reflected)."""
-        lost = self._texts(f"(type = 'trigger' OR type = 'index' AND {OVER_EXPRESSION})", table.name)
-        self._kept[table.name] = list(lost.values())
+        """Note what the rebuilding of a table would lose."""
+        self._kept[table.name] = list(self.texts(LOST_BY_REBUILDING, table.name).values())
 
     def rename_table(self, old_table_name: str, new_table_name: str, schema: str | None = None) -> None:
         """Rename, and if that ends the rebuilding of a table, make again what was noted."""
@@ -83,12 +86,6 @@ class CatalysisSQLiteImpl(SQLiteImpl):
                     f"Table {new_table_name!r} was rebuilt, but this does not fit it any more: {definition}  "
                     "Drop that index or trigger before the change, and make it anew after it"
                 ) from failure
-
-    def _texts(self, condition: str, table_name: str) -> dict[str, str]:
-        assert self.connection is not None
-        query = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name = ? AND " + condition
-        rows = self.connection.exec_driver_sql(query, (table_name,)).all()
-        return {row.name: row.sql for row in rows}
 
 
 class CatalysisPostgresqlImpl(PostgresqlImpl):
@@ -122,8 +119,7 @@ class CatalysisPostgresqlImpl(PostgresqlImpl):
         if isinstance(type_, Enum) and type_.native_enum:
             quoted = self.dialect.identifier_preparer.quote(column_name)
             kw.setdefault("postgresql_using", f"{quoted}::text::{type_.compile(dialect=self.dialect)}")
-        alter: Any = super().alter_column  # pyright: ignore[reportUnknownMemberType] - annotated in part
-        alter(table_name, column_name, **kw)
+        super().alter_column(table_name, column_name, **kw)  # pyright: ignore[reportUnknownMemberType] - annotated in part
 
     def _definition(self, qualified_name: str) -> str:
         """Of `CREATE UNIQUE INDEX name ON table USING btree (…)` all but the names: `UNIQUE btree (…)`."""
@@ -185,7 +181,7 @@ def compare_index_texts(
     where: Any = {"table_name": table_name, "schema_name": schema}
     found = {
         name: definition
-        for name, definition in impl.index_texts(table_name).items()
+        for name, definition in impl.texts(INDEXES, table_name).items()
         if autogen_context.run_name_filters(name, "index", where)
     }
     for name in sorted(found.keys() | wanted.keys()):

@@ -1,7 +1,9 @@
 """Revisions that run on both databases and need no module of the application: how autogenerate writes things down.
 
-Types, defaults and index predicates are written so that what was found on one database can be made on the
-other, and operations are put in an order that SQLite's rebuilding of tables can follow.
+Types, defaults and index predicates of the models are written so that what was found on one database can be made
+on the other, and operations are put in an order that SQLite's rebuilding of tables can follow.  What only the
+database knew (a column that goes, a default before its change) stays in its own SQL: going back to that on the
+other database may need a hand.
 """
 
 import re
@@ -140,9 +142,9 @@ def _created_anywhere(creation: CreateIndexOp) -> CreateIndexOp:
 
 def _dropped_anywhere(removal: DropIndexOp) -> DropIndexOp:
     """Reflection tells a predicate for the one database; on the other, `downgrade` must make the index with it too."""
-    predicates = {name: removal.kw[f"{name}_where"] for name in DIALECTS if f"{name}_where" in removal.kw}
+    predicates = [removal.kw[f"{name}_where"] for name in DIALECTS if f"{name}_where" in removal.kw]
     if len(predicates) == 1:
-        (predicate,) = predicates.values()
+        predicate = text(str(predicates[0]))
         removal.kw |= {f"{name}_where": predicate for name in DIALECTS}
     return removal
 
