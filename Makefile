@@ -15,7 +15,7 @@ run: $(READY_TO_RUN)  ## serve the starter backend with demo data on http://127.
 
 test: $(READY)  ## every check, and every test but the long ones
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not long" -q
+	$(BIN)/python -m pytest -n $(WORKERS) -q
 
 test-long: $(READY)  ## what needs minutes or much memory
 	$(BIN)/python -m pytest -m long -q

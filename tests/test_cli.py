@@ -1,12 +1,11 @@
 """The `catalysis` command, as it is typed."""
 
-import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -195,20 +194,19 @@ def test_models_that_do_not_import(folder: Path, catalysis: Command) -> None:
     assert "there is no module 'nowhere'" in line
 
 
-def test_a_downgrade_on_a_terminal_asks(folder: Path, models: str, catalysis: Command) -> None:
+def test_a_downgrade_on_a_terminal_asks(
+    folder: Path, models: str, catalysis: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = f"sqlite:///{folder / 'x.db'}"
     catalysis("migrate", "init", "--models", f"{models}:Base.metadata")
     catalysis("migrate", "revision", "-m", "first", "--url", url)
     catalysis("migrate", "upgrade", "--url", url)
-    terminal, inside = pty.openpty()
-    os.write(terminal, b"n\n")
-    command = f"from catalysis.cli import app; app(['migrate', 'downgrade', 'base', '--url', {url!r}])"
-    asked = subprocess.run(
-        [sys.executable, "-c", command], stdin=inside, capture_output=True, text=True, check=False
-    )
-    assert asked.returncode == 1
-    assert "Go on?" in asked.stdout
-    assert catalysis("migrate", "current", "--url", url).stdout != "The database was never migrated.\n"
+    monkeypatch.setattr("catalysis.cli.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    refused = catalysis("migrate", "downgrade", "base", "--url", url, input="n\n")
+    assert refused.exit_code == 1
+    assert "drops what they made, with its rows.  Go on?" in refused.stdout
+    assert catalysis("migrate", "downgrade", "base", "--url", url, input="y\n").exit_code == 0
+    assert catalysis("migrate", "current", "--url", url).stdout == "The database was never migrated.\n"
 
 
 @pytest.mark.parametrize("name", ["1shop", "my shop", "../shop", ""])
@@ -222,7 +220,14 @@ def test_a_new_project_does_not_overwrite(folder: Path, catalysis: Command) -> N
     assert "not empty" in complaint(catalysis("new", "shop"))
 
 
+def test_a_new_project_is_written(folder: Path, catalysis: Command) -> None:
+    assert "cd shop" in catalysis("new", "shop").stdout
+    assert (folder / "shop" / "migrations" / "env.py").is_file()
+
+
 def test_a_missing_extra_is_named(folder: Path, catalysis: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "catalysis.starter", None)  # as if it could not be imported
-    with pytest.raises(ModuleNotFoundError):
-        catalysis("new", "shop", catch_exceptions=False)
+    def fail(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'pwdlib'", name="pwdlib")
+
+    monkeypatch.setattr("catalysis.starter.write_project", fail)
+    assert complaint(catalysis("new", "shop")).endswith("pip install 'catalysis[starter]'")

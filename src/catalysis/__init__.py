@@ -24,6 +24,12 @@ from catalysis.models import DTO, NAMING_CONVENTION, ModelWithIdAndTimestamps, u
 from catalysis.session import Session
 from catalysis.settings import DatabaseSettings
 from catalysis.soft_delete import SoftDelete, hard_delete, include_deleted
+from catalysis.tools.bulk import bulk_insert, bulk_update, upsert
+from catalysis.tools.explain import explain
+from catalysis.tools.keyset import KeysetPage, paginate_keyset
+from catalysis.tools.paginate import Page, paginate
+from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
+from catalysis.tools.sets import delete_where, update_where
 from catalysis.tools.watch import QueryLog, Repeated, watch_queries
 
 if TYPE_CHECKING:
@@ -53,12 +59,16 @@ __all__ = [
     "ExplainError",
     "Health",
     "InvalidPage",
+    "KeysetPage",
     "MigrationError",
     "ModelError",
     "ModelWithIdAndTimestamps",
+    "Page",
     "PoolFigures",
     "QueryEvent",
     "QueryLog",
+    "QueryPlan",
+    "QueryPlanNode",
     "RelationshipNotLoaded",
     "Repeated",
     "Session",
@@ -66,9 +76,17 @@ __all__ = [
     "SoftDelete",
     "UncommittedChanges",
     "activity",
+    "bulk_insert",
+    "bulk_update",
+    "delete_where",
+    "explain",
     "hard_delete",
     "include_deleted",
+    "paginate",
+    "paginate_keyset",
     "subscribe",
+    "update_where",
+    "upsert",
     "uuid7",
     "watch_queries",
 ]

@@ -14,6 +14,10 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import TextClause
 
 SHOWN = 5
+
+ONLY_EXPLAINED = "catalysis_only_explained"
+"""Execution option of a statement that passes a session's hooks and is not executed."""
+
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP)\b", re.IGNORECASE)
 
 
@@ -45,10 +49,11 @@ class UnsavedWork:
     def executed(self, executing: ORMExecuteState) -> None:
         """Note a statement that writes."""
         statement: Any = executing.statement
+        if executing.execution_options.get(ONLY_EXPLAINED):
+            return
         if isinstance(statement, UpdateBase):
-            self._note(
-                f"{type(statement).__name__.upper()} of {getattr(statement.table, 'name', statement.table)}"
-            )
+            table: Any = statement.table
+            self._note(f"{statement.__visit_name__.upper()} of {getattr(table, 'name', table)}")
         elif isinstance(statement, TextClause) and (verb := _WRITES.match(statement.text)):
             self._note(f"{verb[1].upper()} by textual SQL")
 

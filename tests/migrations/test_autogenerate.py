@@ -9,6 +9,7 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     ForeignKey,
@@ -28,7 +29,8 @@ from sqlalchemy.types import CHAR, TypeDecorator
 from sqlmodel import AutoString
 
 from catalysis.database import Database
-from catalysis.migrations import check, downgrade, revise, upgrade
+from catalysis.migrations import check as differences
+from catalysis.migrations import downgrade, revise, upgrade
 from catalysis.models import NAMING_CONVENTION
 from tests.migrations.conftest import migrate_to, set_models
 from tests.migrations.models import METADATA
@@ -70,6 +72,10 @@ def where(condition: str) -> dict[str, Any]:
     return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
 
 
+def check(condition: str, name: str = "size") -> Change:
+    return lambda table: table.append_constraint(CheckConstraint(condition, name=name))
+
+
 def column(name: str, *type_: Any, refers_to: str = "", **kwargs: Any) -> Change:
     """Another column, or one in the place of that of its name."""
 
@@ -82,7 +88,7 @@ def column(name: str, *type_: Any, refers_to: str = "", **kwargs: Any) -> Change
 
 async def test_models_and_what_their_revision_makes_do_not_differ(database: Database, config: Config) -> None:
     set_models(config, METADATA)
-    missing = await check(database, config=config)
+    missing = await differences(database, config=config)
     assert "missing in the database: table task" in missing
     assert "missing in the database: enum status" in missing
     revision = await migrate_to(database, config, METADATA)
@@ -90,7 +96,7 @@ async def test_models_and_what_their_revision_makes_do_not_differ(database: Data
     assert await revise(database, "nothing", config=config) is None
     await downgrade(database, "base", config=config)
     await upgrade(database, config=config)
-    assert await check(database, config=config) == []
+    assert await differences(database, config=config) == []
 
 
 @pytest.mark.parametrize("found_on", ["sqlite", "postgres"])
@@ -100,10 +106,10 @@ async def test_what_one_database_found_the_other_runs(
     first, other = (sqlite, postgres) if found_on == "sqlite" else (postgres, sqlite)
     await migrate_to(first, config, METADATA)
     await upgrade(other, config=config)
-    assert await check(other, config=config) == []
+    assert await differences(other, config=config) == []
     await downgrade(other, "base", config=config)
     await upgrade(other, config=config)
-    assert await check(other, config=config) == []
+    assert await differences(other, config=config) == []
 
 
 CHANGES: dict[str, tuple[list[Change], list[Change]]] = {
@@ -130,6 +136,8 @@ CHANGES: dict[str, tuple[list[Change], list[Change]]] = {
     "an expression made partial": ([index("lower(name)")], [index("lower(name)", **where("size = 1"))]),
     "GIN": ([], [index("data", postgresql_using="gin")]),
     "a unique constraint": ([], [lambda table: UniqueConstraint(table.c.name, table.c.size, name="uq")]),
+    "a check": ([], [check("size > 0")]),
+    "no check": ([check("size > 0"), check("name <> ''", "other")], [check("size > 0")]),
     "a column": ([], [column("more", String(20), server_default="x", nullable=False)]),
     "a longer column": ([], [column("name", String(80), nullable=False)]),
     "another type": ([], [column("size", Numeric(10, 2))]),
@@ -154,15 +162,15 @@ async def test_changes_are_found_made_and_taken_back(
     new = tables({case: after for case, (_, after) in CHANGES.items()})
     await migrate_to(database, config, old)
     set_models(config, new)
-    found = await check(database, config=config)
+    found = await differences(database, config=config)
     assert [case for case in CHANGES if not any(case in line for line in found)] == []
     revision = await migrate_to(database, config, new)
     await upgrade(other, config=config)
-    assert await check(other, config=config) == []
+    assert await differences(other, config=config) == []
     await downgrade(database, "-1", config=config)
     revision.unlink()
     set_models(config, old)
-    assert await check(database, config=config) == []
+    assert await differences(database, config=config) == []
 
 
 class Compact(TypeDecorator[str]):
@@ -220,7 +228,7 @@ async def test_the_server_says_whether_indexes_are_the_same(postgres: Database, 
         await connection.execute(
             text(definition.replace(" old ", ' "ix t" '))
         )  # PostgreSQL prints this in other words
-    assert await check(postgres, config=config) == []
+    assert await differences(postgres, config=config) == []
 
 
 async def test_a_role_that_may_only_read_can_check(postgres: Database, config: Config) -> None:
@@ -237,7 +245,7 @@ async def test_a_role_that_may_only_read_can_check(postgres: Database, config: C
         ):
             await connection.execute(text(statement))
     reader = Database(url.set(username=role))
-    assert await check(reader, config=config) == []
+    assert await differences(reader, config=config) == []
     await reader.close()
     async with postgres.engine.begin() as connection:
         await connection.execute(text(f"GRANT TEMPORARY ON DATABASE {url.database} TO public"))

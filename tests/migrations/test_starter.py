@@ -25,4 +25,3 @@ async def test_the_starters_models_and_what_their_revision_makes_do_not_differ(
     assert code == 0, printed
     assert printed.count("No difference between the models and the database.") == 2
     assert printed.endswith("No revision written: the models and the database do not differ.\n")
-    print(*(p.read_text() for p in (folder / "migrations" / "versions").glob("*.py")))

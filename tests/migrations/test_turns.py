@@ -70,12 +70,12 @@ async def test_of_several_processes_one_migrates(database: Database, folder: Pat
         assert (await connection.scalars(text("SELECT version_num FROM alembic_version"))).all() == ["2"]
 
 
-async def test_alembic_itself_works_and_takes_its_turn(database: Database, folder: Path) -> None:
+async def test_alembic_itself_works_and_takes_its_turn(postgres: Database, folder: Path) -> None:
     write_project(folder)
     other = Database(f"sqlite:///{folder / 'other.db'}")
     outcomes = await run(
         folder,
-        database,
+        postgres,
         ["catalysis", "migrate", "upgrade"],
         ["alembic", "upgrade", "head"],
         ["alembic", "upgrade", "head", "--sql"],

@@ -82,5 +82,7 @@ def test_its_tests_run_on_sqlite_by_default(project: Path):
 def test_catalysis_migrate_knows_it(project: Path):
     url = "sqlite:///shop.db"
     for command in ("upgrade", "check"):
-        done = run("-c", "from catalysis.cli import app; app()", "migrate", command, cwd=project, DATABASE_URL=url)
+        done = run(
+            "-c", "from catalysis.cli import app; app()", "migrate", command, cwd=project, DATABASE_URL=url
+        )
         assert done.returncode == 0, done.stdout + done.stderr

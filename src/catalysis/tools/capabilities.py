@@ -1,4 +1,4 @@
-"""What a database does with pages.  Asked here by name, once; elsewhere in the tools nobody asks which it is."""
+"""What a database does with pages.  Asked here by name, once; the pages themselves do not ask which it is."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -21,9 +21,7 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from catalysis.errors import ExplainError
 from catalysis.tools.query_plan import QueryPlan, read_postgresql, read_sqlite
-
-ONLY_EXPLAINED = "catalysis_only_explained"
-"""Execution option of a statement that passes a session's hooks but is not executed."""
+from catalysis.unsaved import ONLY_EXPLAINED
 
 
 @dataclass(frozen=True, slots=True)
