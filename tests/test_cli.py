@@ -194,6 +194,15 @@ def test_models_that_do_not_import(folder: Path, catalysis: Command) -> None:
     assert "there is no module 'nowhere'" in line
 
 
+def test_a_revision_that_cannot_be_read(migrations: None, catalysis: Command, folder: Path) -> None:
+    (revision,) = (folder / "migrations" / "versions").glob("*.py")
+    revision.write_text("def upgrade(:")
+    for command in (["history"], ["upgrade"]):
+        assert f"{revision.name}, line 1: SyntaxError: invalid syntax" in complaint(
+            catalysis("migrate", *command)
+        )
+
+
 def test_a_downgrade_on_a_terminal_asks(
     folder: Path, models: str, catalysis: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

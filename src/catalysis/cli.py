@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from catalysis.errors import CatalysisError
@@ -116,7 +117,7 @@ def init(
     from catalysis.migrations.project import guess_models, init_project
 
     for path in init_project(folder, models or guess_models()):
-        output.print(f"[green]Wrote[/] {path}")
+        output.print(f"[green]Wrote[/] {escape(str(path))}")
     output.print("Now: catalysis migrate revision -m 'first tables', then catalysis migrate upgrade")
 
 
@@ -142,7 +143,7 @@ def revision(
     if path is None:
         output.print("No revision written: the models and the database do not differ.")
     else:
-        output.print(f"[green]Wrote[/] {path}  Read it before you upgrade.")
+        output.print(f"[green]Wrote[/] {escape(str(path))}  Read it before you upgrade.")
 
 
 @migrate.command()

@@ -14,7 +14,8 @@ ENV = """
 from alembic import context
 from catalysis.migrations import run_environment
 
-run_environment(context.config.attributes["models"])
+attributes = context.config.attributes
+run_environment(attributes["models"], **attributes.get("options", {}))
 """
 
 

@@ -1,6 +1,7 @@
 """From models to revisions and back, on both databases."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from sqlalchemy.types import CHAR, TypeDecorator
 from sqlmodel import AutoString
 
 from catalysis.database import Database
+from catalysis.errors import MigrationError
 from catalysis.migrations import check as differences
 from catalysis.migrations import downgrade, revise, upgrade
 from catalysis.models import NAMING_CONVENTION
@@ -134,6 +136,7 @@ CHANGES: dict[str, tuple[list[Change], list[Change]]] = {
     ),
     "partial no more": ([index("name", unique=True, **where("size = 1"))], [index("name", unique=True)]),
     "an expression made partial": ([index("lower(name)")], [index("lower(name)", **where("size = 1"))]),
+    "over a new column": ([index("name")], [column("more", String), index("more", **where("more > 'a'"))]),
     "GIN": ([], [index("data", postgresql_using="gin")]),
     "a unique constraint": ([], [lambda table: UniqueConstraint(table.c.name, table.c.size, name="uq")]),
     "a check": ([], [check("size > 0")]),
@@ -207,6 +210,18 @@ async def test_types_are_written_as_they_are_stored(database: Database, config: 
     await upgrade(database, config=config)
 
 
+async def test_what_the_project_leaves_out_is_left_alone(
+    database: Database, config: Config, folder: Path
+) -> None:
+    def include(item: Any, name: str, kind: str, reflected: bool, compare_to: Any) -> bool:
+        return not name.startswith("ix ")
+
+    config.attributes["options"] = {"include_object": include}
+    await migrate_to(database, config, tables({"t": []}))
+    set_models(config, tables({"t": [index("lower(name)")]}))
+    assert await differences(database, config=config) == []
+
+
 async def test_tables_go_after_those_that_refer_to_them(database: Database, config: Config) -> None:
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     for number in range(9):
@@ -225,29 +240,33 @@ async def test_the_server_says_whether_indexes_are_the_same(postgres: Database, 
         await connection.execute(text('ALTER INDEX "ix t" RENAME TO old'))
         definition = str(await connection.scalar(text("SELECT pg_get_indexdef('old'::regclass)")))
         await connection.execute(text("DROP INDEX old"))
-        await connection.execute(
-            text(definition.replace(" old ", ' "ix t" '))
-        )  # PostgreSQL prints this in other words
+        await connection.execute(text(definition.replace(" old ", ' "ix t" ')))
     assert await differences(postgres, config=config) == []
 
 
 async def test_a_role_that_may_only_read_can_check(postgres: Database, config: Config) -> None:
     url = make_url(postgres.settings.url)
-    await migrate_to(postgres, config, METADATA)
     role = f"reader_{url.database}"
-    async with postgres.engine.begin() as connection:
-        for statement in (
-            f"DROP ROLE IF EXISTS {role}",
-            f"CREATE ROLE {role} LOGIN",
-            f"GRANT USAGE ON SCHEMA public TO {role}",
-            f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
-            f"REVOKE TEMPORARY ON DATABASE {url.database} FROM public",
-        ):
-            await connection.execute(text(statement))
     reader = Database(url.set(username=role))
+
+    async def run(*statements: str) -> None:
+        async with postgres.engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+
+    await run(
+        f"DROP ROLE IF EXISTS {role}", f"CREATE ROLE {role} LOGIN", f"GRANT USAGE ON SCHEMA public TO {role}"
+    )
+    set_models(config, METADATA)
+    with pytest.raises(MigrationError, match="The database refuses: permission denied for schema public"):
+        await upgrade(reader, config=config)
+    await migrate_to(postgres, config, METADATA)
+    await run(
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+        f"REVOKE TEMPORARY ON DATABASE {url.database} FROM public",
+    )
     assert await differences(reader, config=config) == []
     await reader.close()
-    async with postgres.engine.begin() as connection:
-        await connection.execute(text(f"GRANT TEMPORARY ON DATABASE {url.database} TO public"))
-        await connection.execute(text(f"DROP OWNED BY {role}"))
-        await connection.execute(text(f"DROP ROLE {role}"))
+    await run(
+        f"GRANT TEMPORARY ON DATABASE {url.database} TO public", f"DROP OWNED BY {role}", f"DROP ROLE {role}"
+    )

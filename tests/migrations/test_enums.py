@@ -1,9 +1,14 @@
 """Enum types: made, changed and dropped with the columns that use them."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
+from alembic import command
 from alembic.config import Config
 from sqlalchemy import ARRAY, CheckConstraint, Column, Enum, Index, Integer, MetaData, String, Table, text
 
@@ -12,6 +17,7 @@ from catalysis.errors import MigrationError
 from catalysis.migrations import check, downgrade, revise, upgrade
 from catalysis.models import NAMING_CONVENTION
 from tests.migrations.conftest import migrate_to, set_models
+from tests.migrations.models import METADATA
 
 
 def mood(*values: str, **options: Any) -> Enum:
@@ -45,6 +51,11 @@ async def ask(database: Database, query: str) -> list[Any]:
         return list((await connection.execute(text(query))).scalars())
 
 
+def edit(revision: Path, line: str) -> None:
+    """Add a line at the end of its `upgrade()`."""
+    revision.write_text(revision.read_text().replace("    # ### end", f"    {line}\n    # ### end", 1))
+
+
 async def test_a_type_lives_as_long_as_columns_use_it(database: Database, config: Config) -> None:
     none, one = table(), table(Column("mood", mood("good", "bad")))
     two = table(Column("mood", mood("good", "bad")), pet=[Column("mood", mood("good", "bad"))])
@@ -69,12 +80,9 @@ async def test_values_are_added_where_they_belong(postgres: Database, config: Co
     ]
     revision = await revise(postgres, "values", config=config)
     assert revision is not None
-    source = revision.read_text()
-    assert "op.alter_enum('mood', ['a', 'b', 'c', 'd', 'e'])" in source
+    assert "op.alter_enum('mood', ['a', 'b', 'c', 'd', 'e'])" in revision.read_text()
     # a value is of use in the revision that adds it
-    revision.write_text(
-        source.replace("    # ### end", "    op.execute(\"UPDATE person SET mood = 'e'\")\n    # ### end", 1)
-    )
+    edit(revision, "op.execute(\"UPDATE person SET mood = 'e'\")")
     await upgrade(postgres, config=config)
     assert await check(postgres, config=config) == []
     assert await ask(postgres, "SELECT mood::text FROM person") == ["e", "e"]
@@ -154,8 +162,38 @@ async def test_altering_what_is_not_there(postgres: Database, config: Config) ->
     set_models(config, table())
     revision = await revise(postgres, "nothing", config=config)
     assert revision is not None
-    revision.write_text(
-        revision.read_text().replace("    # ### end", "    op.alter_enum('nope', ['a'])\n    # ### end", 1)
-    )
+    edit(revision, "op.alter_enum('nope', ['a'])")
     with pytest.raises(MigrationError, match="There is no enum type 'nope' to alter"):
         await upgrade(postgres, config=config)
+
+
+async def test_offline_the_types_come_first(
+    sqlite: Database, postgres: Database, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres.settings.url)
+    await migrate_to(sqlite, config, METADATA)
+    config.output_buffer = StringIO()
+    command.upgrade(config, "head", sql=True)
+    script = config.output_buffer.getvalue()
+    assert script.count("CREATE TYPE status AS ENUM") == 1
+    connection = await asyncpg.connect(postgres.settings.url.replace("+asyncpg", ""))
+    await connection.execute(script)
+    await connection.close()
+    assert await check(postgres, config=config) == []
+
+
+async def test_an_enum_is_not_altered_offline(
+    sqlite: Database, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_models(config, table())
+    revision = await revise(sqlite, "mood", config=config)
+    assert revision is not None
+    edit(revision, "op.alter_enum('mood', ['a'])")
+    for url, outcome in {
+        "postgresql://localhost/x": pytest.raises(MigrationError, match="cannot run offline"),
+        sqlite.settings.url: nullcontext(),
+    }.items():
+        monkeypatch.setenv("DATABASE_URL", url)
+        config.output_buffer = StringIO()
+        with outcome:
+            command.upgrade(config, "head", sql=True)

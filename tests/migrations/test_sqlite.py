@@ -57,6 +57,18 @@ async def test_a_revision_that_orphans_rows_changes_nothing(sqlite: Database, co
         assert (await connection.execute(text("SELECT count(*) FROM parent"))).scalar_one() == 1
 
 
+async def test_orphans_from_before_do_not_stop_an_upgrade_with_nothing_to_do(
+    sqlite: Database, config: Config
+) -> None:
+    await migrate_to(sqlite, config, family(Column("name", String(10))))
+    async with sqlite.engine.connect() as connection:
+        await connection.execute(text("PRAGMA foreign_keys = OFF"))
+        await connection.execute(text("INSERT INTO child VALUES (8, 99)"))
+        await connection.commit()
+        await connection.execute(text("PRAGMA foreign_keys = ON"))
+    assert await upgrade(sqlite, config=config) == []
+
+
 async def test_expression_indexes_and_triggers_survive(sqlite: Database, config: Config) -> None:
     await migrate_to(sqlite, config, family(Column("name", String(10)), "name"))
     trigger = "CREATE TRIGGER noted AFTER UPDATE ON parent BEGIN DELETE FROM child WHERE id = 0; END"

@@ -1,10 +1,11 @@
 """Pages by cursor: what they hold, the WHERE they send, and that nobody can break them with a cursor."""
 
+import contextlib
 import json
 import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from collections.abc import AsyncIterator, Iterator
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -16,11 +17,13 @@ from httpx import ASGITransport, AsyncClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
+    DateTime,
     Integer,
     String,
     asc,
     case,
     column,
+    delete,
     desc,
     func,
     insert,
@@ -33,13 +36,23 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import aliased, contains_eager, defer, joinedload, registry
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    aliased,
+    contains_eager,
+    defer,
+    joinedload,
+    mapped_column,
+    registry,
+)
 
 from catalysis import DTO, InvalidPage, ModelWithIdAndTimestamps, Session, SoftDelete, include_deleted
 from catalysis.tools.capabilities import capabilities_of
-from catalysis.tools.cursor import LARGEST, Position, read_cursor, write_cursor
+from catalysis.tools.cursor import LARGEST
 from catalysis.tools.keyset import KeysetPage, paginate_keyset
 from catalysis.tools.seek import plan_seek
+from tests.conftest import fresh_postgres_url
 from tests.tools.paged_models import (
     START,
     Colour,
@@ -100,6 +113,7 @@ async def forward(session: AsyncSession, statement: Any, size: int) -> tuple[lis
     assert page.previous_cursor is None
     items = list(page.items)
     while page.next_cursor is not None:
+        assert len(items) < 1000
         page = await paginate_keyset(session, statement, after=page.next_cursor, size=size)
         items += page.items
     return items, page
@@ -109,6 +123,7 @@ async def backward(session: AsyncSession, statement: Any, last: KeysetPage[Any])
     """The items of all pages before the last one, and of that."""
     page, items = last, list(last.items)
     while page.previous_cursor is not None:
+        assert len(items) < 1000
         page = await paginate_keyset(session, statement, before=page.previous_cursor, size=last.size)
         items = page.items + items
     return items
@@ -299,7 +314,9 @@ async def test_columns_that_are_never_null_are_compared_as_a_row(backend_url: st
         await session.flush()
         strict = engine.dialect.name == "postgresql"
         moment, number, word = (
-            ("$1::TIMESTAMP WITH TIME ZONE", "$2::BIGINT", "$2::VARCHAR") if strict else ("?", "?", "?")
+            ("CAST($1::VARCHAR AS TIMESTAMP WITH TIME ZONE)", "$2::BIGINT", "$2::VARCHAR")
+            if strict
+            else ("?", "?", "?")
         )
         assert await where_sent(engine, session, newest) == (
             f"(task.created_at, task.id) < ({moment}, {number}) ORDER BY task.created_at DESC, task.id DESC",
@@ -367,7 +384,7 @@ async def test_an_index_over_the_order_serves(backend_url: str):
         await session.flush()
         explain, condition = "EXPLAIN QUERY PLAN ", "(created_at"
         if engine.dialect.name == "postgresql":
-            explain, condition = "EXPLAIN ", "Index Cond: (" + "("
+            explain, condition = "EXPLAIN ", "Index Cond: ("
             await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
             await connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
         for statement in (newest, newest.order_by(Task.title)):
@@ -378,7 +395,7 @@ async def test_an_index_over_the_order_serves(backend_url: str):
             parameters = tuple(compiled.params[name] for name in compiled.positiontup)
             plan = str((await connection.exec_driver_sql(explain + compiled.string, parameters)).all())
             assert "newest_task" in plan
-            assert condition in plan.replace("Index Cond: (created_at", "Index Cond: ((")
+            assert condition in plan
 
 
 # --- Values ---------------------------------------------------------------------------------------
@@ -452,23 +469,23 @@ async def test_infinite_and_undefined_numbers_and_moments(postgres_url: str):
 
 
 async def test_what_sqlite_stores_is_compared_and_not_what_python_makes_of_it(tmp_path: Any):
-    async with engine_with_tables(f"sqlite+aiosqlite:///{tmp_path}/test.db") as engine:
-        async with AsyncSession(engine) as session:
-            await session.execute(
-                text(
-                    "INSERT INTO everything (id, naive, decimal, integer, text) VALUES "
-                    "(1, '2024-01-01 00:00:00', 0.3333333333333333, 'many', '5'), "  # as CURRENT_TIMESTAMP writes
-                    "(2, '2024-01-01 00:00:00.000000', 0.3333333333333334, 2.5, x'00'), "
-                    "(3, '2024-01-01 00:00:00.000', 0.3333333333333335, 3, 'a' || char(0) || 'b'), "
-                    "(4, '2024-01-01 00:00:00.000001', 0.3333333333333336, 9e18, 'a')"
-                )
+    url = f"sqlite+aiosqlite:///{tmp_path}/test.db"
+    async with engine_with_tables(url) as engine, AsyncSession(engine) as session:
+        await session.execute(
+            text(
+                "INSERT INTO everything (id, naive, decimal, integer, text) VALUES "
+                "(1, '2024-01-01 00:00:00', 0.3333333333333333, 'many', '5'), "  # as CURRENT_TIMESTAMP writes
+                "(2, '2024-01-01 00:00:00.000000', 0.3333333333333334, 2.5, x'00'), "
+                "(3, '2024-01-01 00:00:00.000', 0.3333333333333335, 3, 'a' || char(0) || 'b'), "
+                "(4, '2024-01-01 00:00:00.000001', 0.3333333333333336, 9e18, 'a')"
             )
-            for name in ("naive", "decimal", "integer", "text"):
-                for order in (getattr(Everything, name), getattr(Everything, name).desc()):
-                    statement = select(Everything.id).order_by(order)
-                    walked, last = await forward(session, statement, size=1)
-                    assert sorted(walked) == [1, 2, 3, 4], name
-                    assert await backward(session, statement, last) == walked, name
+        )
+        for name in ("naive", "decimal", "integer", "text"):
+            for order in (getattr(Everything, name), getattr(Everything, name).desc()):
+                statement = select(Everything.id).order_by(order)
+                walked, last = await forward(session, statement, size=1)
+                assert sorted(walked) == [1, 2, 3, 4], name
+                assert await backward(session, statement, last) == walked, name
 
 
 async def test_types_only_the_database_knows(postgres_url: str):
@@ -491,11 +508,11 @@ async def test_types_only_the_database_knows(postgres_url: str):
         statement = select(Task).order_by(func.length(Task.title))
         cursor = (await paginate_keyset(session, statement, size=5)).next_cursor
         assert cursor is not None
-        for value in ("text", 2**40, ["m", "2024-01-01"], ["b", "00"], "\0", ["u", str(UUID(int=1))]):
+        for value in ("text", 2**40, ["m", "2024-01-01"], ["b", "00"], "\0"):
             with pytest.raises(InvalidPage, match="not one of this query's"):
                 await paginate_keyset(session, statement, after=forged(cursor, value, 1))
         assert (await session.scalars(select(func.count(Task.id)))).one() == 12  # the transaction goes on
-        with pytest.raises(InvalidPage, match="A list cannot be kept"):
+        with pytest.raises(InvalidPage, match="gave a list for"):
             await paginate_keyset(
                 session, select(Task).order_by(func.string_to_array(Task.title, " ")), size=5
             )
@@ -515,17 +532,15 @@ async def test_sums_and_counts_beyond_32_bits(postgres_url: str):
 
 
 async def test_text_is_equal_as_its_column_says(tmp_path: Any):
-    async with engine_with_tables(f"sqlite+aiosqlite:///{tmp_path}/test.db") as engine:
-        async with AsyncSession(engine) as session:
-            await session.execute(
-                text("CREATE TABLE word (id INTEGER PRIMARY KEY, word TEXT NOT NULL COLLATE NOCASE)")
-            )
-            await session.execute(
-                text("INSERT INTO word (word) VALUES ('b'), ('A'), ('B'), ('a'), ('b'), ('A')")
-            )
-            word = table("word", column("id", Integer), column("word", String))
-            statement = select(word.c.id).order_by(word.c.word, word.c.id)
-            assert (await forward(session, statement, size=1))[0] == [2, 4, 6, 1, 3, 5]
+    url = f"sqlite+aiosqlite:///{tmp_path}/test.db"
+    async with engine_with_tables(url) as engine, AsyncSession(engine) as session:
+        await session.execute(
+            text("CREATE TABLE word (id INTEGER PRIMARY KEY, word TEXT NOT NULL COLLATE NOCASE)")
+        )
+        await session.execute(text("INSERT INTO word (word) VALUES ('b'), ('A'), ('B'), ('a'), ('b'), ('A')"))
+        word = table("word", column("id", Integer), column("word", String))
+        statement = select(word.c.id).order_by(word.c.word, word.c.id)
+        assert (await forward(session, statement, size=1))[0] == [2, 4, 6, 1, 3, 5]
 
 
 # --- What is refused ------------------------------------------------------------------------------
@@ -593,7 +608,7 @@ async def test_a_cursor_of_something_else_is_refused(session: AsyncSession):
         select(a := aliased(Task)).order_by(a.created_at.desc()),
         select(Owner).order_by(Owner.name),
     ):
-        with pytest.raises(InvalidPage, match="another order|not one of this query's"):
+        with pytest.raises(InvalidPage, match="another order"):
             await paginate_keyset(session, other, after=cursor)
     for number in (1, 2):
         by_case = select(Task).order_by(case((Task.priority == number, 0), else_=1))
@@ -648,13 +663,260 @@ async def test_a_value_too_long_for_a_cursor_is_reported(session: AsyncSession):
 
 
 async def test_null_in_a_column_that_says_not_null_is_reported(tmp_path: Any):
-    async with engine_with_tables(f"sqlite+aiosqlite:///{tmp_path}/test.db") as engine:
-        async with AsyncSession(engine) as session:
-            await session.execute(text("DROP TABLE tag"))
-            await session.execute(text("CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT)"))
-            await session.execute(text("INSERT INTO tag (name) VALUES (NULL), (NULL), ('a')"))
-            with pytest.raises(InvalidPage, match="gave NULL for tag.name"):
-                await paginate_keyset(session, select(Tag).order_by(Tag.name), size=1)
+    url = f"sqlite+aiosqlite:///{tmp_path}/test.db"
+    async with engine_with_tables(url) as engine, AsyncSession(engine) as session:
+        await session.execute(text("DROP TABLE tag"))
+        await session.execute(text("CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT)"))
+        await session.execute(text("INSERT INTO tag (name) VALUES (NULL), (NULL), ('a')"))
+        with pytest.raises(InvalidPage, match=r"gave a NULL for tag\.name"):
+            await paginate_keyset(session, select(Tag).order_by(Tag.name), size=1)
+
+
+# --- Nobody breaks it with a cursor ---------------------------------------------------------------
+
+SORTABLE: list[Any] = [
+    *(getattr(Everything, name) for name in VALUES),
+    func.lower(Everything.text),
+    func.length(Everything.text),
+]
+json_values: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=5,
+)
+tagged_values = st.tuples(
+    st.sampled_from("fnbumdti"),
+    st.sampled_from(
+        [
+            "nan",
+            "sNaN",
+            "inf",
+            "1e999999999",
+            "-1E-20000",
+            "00",
+            "zz",
+            "9999-12-31T23:59:59-14:00",
+            "24:00",
+            "1 2 3",
+        ]
+    )
+    | st.text(max_size=10)
+    | st.decimals().map(str)
+    | st.datetimes().map(str)
+    | st.uuids().map(str),
+)
+spelled_times = st.from_regex(
+    r"-?\d{1,9} years? -?\d{1,4} mons?|-?\d{1,12}:\d\d:\d\d(\.\d{1,7})?|\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d([+-]\d\d)?)?",
+    fullmatch=True,
+)
+hostile = (
+    json_values | tagged_values | spelled_times | st.sampled_from(["infinity", "\0", "\ud800", "RED", "'"])
+)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def everything(request: pytest.FixtureRequest) -> AsyncIterator[AsyncSession]:
+    """A session on some rows with a value of every type; SQLite in memory."""
+    url = "sqlite+aiosqlite://" if request.param == "sqlite" else await fresh_postgres_url()
+    async with engine_with_tables(url) as engine, AsyncSession(engine) as session:
+        rows = [
+            {name: values[number % len(values)] for name, values in VALUES.items()} for number in range(6)
+        ]
+        await session.execute(insert(Everything), rows)
+        yield session
+
+
+@pytest.mark.filterwarnings("ignore:.*does \\*not\\* support Decimal objects natively")
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+async def test_a_forged_cursor_is_a_page_or_is_refused(everything: AsyncSession, data: st.DataObject):
+    statement = select(Everything.id).order_by(data.draw(st.sampled_from(SORTABLE)))
+    cursor = (await paginate_keyset(everything, statement, size=2)).next_cursor
+    assert cursor is not None
+    kind = data.draw(st.sampled_from(["value", "value", "value", "content", "characters", "text"]))
+    if kind == "value":
+        given = forged(cursor, data.draw(hostile), data.draw(st.integers(1, 2)))
+    elif kind == "content":
+        given = closed(data.draw(json_values))
+    elif kind == "characters":
+        place = data.draw(st.integers(0, len(cursor) - 1))
+        given = cursor[:place] + data.draw(st.sampled_from("AZaz09-_=+/ ")) + cursor[place + 1 :]
+    else:
+        given = data.draw(
+            st.text() | st.binary().map(lambda raw: urlsafe_b64encode(raw).rstrip(b"=").decode())
+        )
+    direction = data.draw(st.sampled_from(["after", "before"]))
+    with contextlib.suppress(InvalidPage):
+        page = await paginate_keyset(everything, statement, **{direction: given}, size=2)
+        assert len(page.items) <= 2
+    assert (await everything.scalar(select(func.count(Everything.id)))) == 6  # the transaction goes on
+
+
+# --- Rows come and go between the pages -----------------------------------------------------------
+
+
+class Properties(DeclarativeBase):
+    pass
+
+
+class Item(Properties):
+    __tablename__ = "item"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int | None]
+    word: Mapped[str]
+    moment: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    real: Mapped[float]
+    colour: Mapped[Colour | None]
+
+
+rows = st.fixed_dictionaries(
+    {
+        "id": st.integers(-50, 1000),
+        "number": st.none() | st.integers(0, 2),
+        "word": st.sampled_from(["", "a", "A", "b", "é"]),
+        "moment": st.none() | st.sampled_from([START, START + timedelta(microseconds=1)]),
+        "real": st.sampled_from([0.1 + 0.2, 0.3, -0.0, 0.0, math.inf]),
+        "colour": st.none() | st.sampled_from(Colour),
+    }
+)
+expressions: list[Any] = [
+    Item.number,
+    Item.word,
+    Item.moment,
+    Item.real,
+    Item.colour,
+    Item.id,
+    func.lower(Item.word),
+    func.coalesce(Item.number, 1),
+    Item.number * -1,
+    case((Item.word == "a", None), else_=Item.real),
+]
+
+
+@st.composite
+def statements(draw: st.DrawFn) -> Any:
+    statement = select(Item)
+    for expression in draw(st.lists(st.sampled_from(expressions), max_size=3, unique_by=id)):
+        term = expression.desc() if draw(st.booleans()) else expression.asc()
+        nulls = draw(st.sampled_from(["", "", "nulls_first", "nulls_last"]))
+        statement = statement.order_by(getattr(term, nulls)() if nulls else term)
+    return statement
+
+
+changes = st.lists(st.tuples(st.sampled_from(["insert", "delete"]), rows), max_size=3)
+
+
+class Walk:
+    """Reads page after page while rows come and go, and remembers which stayed all the time."""
+
+    def __init__(self, session: AsyncSession, statement: Any, size: int) -> None:
+        self.session, self.statement, self.size = session, statement, size
+        self.stayed: set[int] = set()
+
+    async def present(self) -> set[int]:
+        return set(await self.session.scalars(select(Item.id)))
+
+    async def change(self, happened: list[Any]) -> None:
+        for what, row in happened:
+            present = sorted(await self.present())
+            if what == "insert" and row["id"] not in present:
+                await self.session.execute(insert(Item), [row])
+            elif what == "delete" and present:
+                victim = present[row["id"] % len(present)]
+                await self.session.execute(delete(Item).where(Item.id == victim))
+                self.stayed.discard(victim)
+
+    async def page(self, **cursor: Any) -> KeysetPage[Any]:
+        with statements_of(self.session.bind) as sent:
+            page = await paginate_keyset(self.session, self.statement, size=self.size, **cursor)
+        assert len(sent) == 1
+        assert len(page.items) <= self.size
+        return page
+
+    async def forward(self, programme: Iterator[Any]) -> tuple[list[int], KeysetPage[Any]]:
+        self.stayed = await self.present()
+        page = await self.page()
+        seen = [item.id for item in page.items]
+        while page.next_cursor is not None:
+            await self.change(next(programme, []))
+            page = await self.page(after=page.next_cursor)
+            seen += [item.id for item in page.items]
+        return seen, page
+
+    async def backward(self, programme: Iterator[Any], page: KeysetPage[Any]) -> list[int]:
+        seen = [item.id for item in page.items]
+        while page.previous_cursor is not None:
+            await self.change(next(programme, []))
+            page = await self.page(before=page.previous_cursor)
+            seen = [item.id for item in page.items] + seen
+        return seen
+
+
+async def check_walk(session: AsyncSession, data: st.DataObject) -> None:
+    await session.execute(delete(Item))
+    start = data.draw(st.lists(rows, max_size=12, unique_by=lambda row: row["id"]))
+    if start:
+        await session.execute(insert(Item), start)
+    statement = data.draw(statements())
+    walk = Walk(session, statement, data.draw(st.integers(1, 4)))
+
+    seen, last = await walk.forward(iter(data.draw(st.lists(changes, max_size=6))))
+    assert len(seen) == len(set(seen)), "a row came twice"
+    assert walk.stayed <= set(seen), "a row that stayed was skipped"
+
+    # Rows inserted by now after the last page are none of the way back's business.
+    walk.stayed = {number for number in seen if number in await walk.present()}
+    seen_back = await walk.backward(iter(data.draw(st.lists(changes, max_size=6))), last)
+    assert len(seen_back) == len(set(seen_back)), "a row came twice on the way back"
+    assert walk.stayed <= set(seen_back), "a row that stayed was skipped on the way back"
+
+    quiet, last = await walk.forward(iter(()))
+    assert await walk.backward(iter(()), last) == quiet
+    order = [number for number in seen_back if number in quiet]
+    assert order == [number for number in quiet if number in order], "pages disagree about the order"
+    ranks = (await session.execute(ranked(statement))).all()
+    assert [rank for rank, _ in sorted(ranks, key=lambda row: quiet.index(row[1]))] == [
+        rank for rank, _ in ranks
+    ]
+
+
+def ranked(statement: Any) -> Any:
+    """The rank of each row in the statement's own order, equal for equal rows, and its id."""
+    terms = statement._order_by_clauses
+    rank = func.rank().over(order_by=terms) if terms else literal(1)
+    return statement.with_only_columns(rank, Item.id).order_by(None).order_by(rank)
+
+
+settings_of_walks = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+@settings(max_examples=60, **settings_of_walks)
+@given(data=st.data())
+async def test_no_row_that_stays_is_skipped_or_repeated_on_sqlite(items_in_sqlite: Any, data: st.DataObject):
+    await check_walk(items_in_sqlite, data)
+
+
+@settings(max_examples=25, **settings_of_walks)
+@given(data=st.data())
+async def test_no_row_that_stays_is_skipped_or_repeated_on_postgres(
+    items_in_postgres: Any, data: st.DataObject
+):
+    await check_walk(items_in_postgres, data)
+
+
+@pytest.fixture
+async def items_in_sqlite() -> AsyncIterator[AsyncSession]:
+    async with (
+        engine_with_tables("sqlite+aiosqlite://", Properties) as engine,
+        AsyncSession(engine) as session,
+    ):
+        yield session
+
+
+@pytest.fixture
+async def items_in_postgres(postgres_url: str) -> AsyncIterator[AsyncSession]:
+    async with engine_with_tables(postgres_url, Properties) as engine, AsyncSession(engine) as session:
+        yield session
 
 
 # --- The page as a model --------------------------------------------------------------------------

@@ -5,8 +5,6 @@ enum types (SQLite) they do nothing, so one revision serves both.  Columns are w
 the types live and die by these operations alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

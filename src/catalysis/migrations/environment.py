@@ -99,7 +99,11 @@ def _options(metadata: list[MetaData]) -> dict[str, Any]:
         "render_as_batch": True,  # plain ALTERs, but where SQLite must rebuild the table
         "render_item": portable.render_item,
         "compare_server_default": True,
-        "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname", "catalysis.*"],
+        "autogenerate_plugins": [
+            "alembic.autogenerate.*",
+            "alembic.ext.checkconstraint_byname",
+            "catalysis.*",
+        ],
     }
 
 

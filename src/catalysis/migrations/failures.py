@@ -26,15 +26,20 @@ def unreachable(database: Database, failure: Exception) -> MigrationError:
     )
 
 
-def explain(failure: Exception, config: Config, asked: str = "") -> CatalysisError | None:
+def explain(
+    failure: Exception, config: Config, asked: str = "", undone: str = "revision"
+) -> CatalysisError | None:
     """The failure of a command as an error of ours; None if it is nothing we know.
 
-    `asked` is the revision that the user named, which tells it from one that the database names.
+    `asked` is the revision that the user named, which tells it from one that the database names; `undone` is what
+    was rolled back, this revision or the whole run.
     """
     scripts = ScriptDirectory.from_config(config)
     line = _line_of_revision(failure, Path(scripts.dir).absolute())
     if line is not None:
-        return MigrationError(f"{line}: {_first_line(failure)}.  Nothing of this revision was kept.")
+        known = isinstance(failure, CatalysisError | DBAPIError)
+        reason = _first_line(failure) if known else f"{type(failure).__name__}: {_first_line(failure)}"
+        return MigrationError(f"{line}: {reason}.  Nothing of this {undone} was kept.")
     if isinstance(failure, CatalysisError):
         return failure
     if isinstance(failure, CommandError):

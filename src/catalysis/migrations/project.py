@@ -22,7 +22,6 @@ from catalysis.errors import MigrationError
 CONFIG_VARIABLE = "ALEMBIC_CONFIG"
 """The variable that names the configuration file, for `alembic` and here."""
 
-
 TEMPLATES = files("catalysis.migrations") / "template"
 
 
@@ -37,10 +36,11 @@ def load_config(file: Path | None = None, *, quiet: bool = True) -> Config:
     given = file or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
     if given is not None and not given.is_file():
         raise MigrationError(f"The configuration file {given} is not there.")
-    toml = given if given is not None and given.suffix == ".toml" else Path("pyproject.toml")
-    ini = given if given is not None and given.suffix != ".toml" else Path("alembic.ini")
+    folder = given.parent if given is not None else Path()
+    toml = given if given is not None and given.suffix == ".toml" else folder / "pyproject.toml"
+    ini = given if given is not None and given.suffix != ".toml" else folder / "alembic.ini"
     _tools(toml)  # says so if it cannot be read
-    config = Config(ini, toml, stdout=sys.stdout, cmd_opts=Namespace(quiet=quiet))
+    config = Config(ini, toml, stdout=sys.stdout, cmd_opts=Namespace(quiet=quiet, x=[]))
     try:
         location = config.get_alembic_option("script_location")
         if location is None:
@@ -89,18 +89,18 @@ def init_project(folder: Path, models: str, root: Path = Path()) -> list[Path]:
 
 
 def guess_models(root: Path = Path()) -> str:
-    """The dotted name of the one module called `models` in `root` or a package there, or the same in `root/src`.
+    """The dotted name of the one module called `models` in `root` (its `src`, if it has one) or in a package there.
 
     Raises:
         MigrationError: there is none, or more than one.
     """
-    places = [each for pattern in ("models.py", "*/models.py") for each in root.glob(pattern)]
+    base = root / "src" if (root / "src").is_dir() else root
+    places = [each for pattern in ("models.py", "*/models.py") for each in base.glob(pattern)]
     places += [
-        each.parent for pattern in ("models", "*/models") for each in root.glob(f"{pattern}/__init__.py")
+        each.parent for pattern in ("models", "*/models") for each in base.glob(f"{pattern}/__init__.py")
     ]
-    if (root / "src").is_dir() and root.name != "src":
-        return guess_models(root / "src")
-    names = sorted(".".join(place.relative_to(root).with_suffix("").parts) for place in places)
+    parts = [place.relative_to(base).with_suffix("").parts for place in places]
+    names = sorted(".".join(each) for each in parts if each[0] != "tests")
     if len(names) != 1:
         found = f"found {', '.join(names)}" if names else "found none"
         raise MigrationError(

@@ -1,13 +1,15 @@
 """Migrations from Python: `await upgrade(database)` in a lifespan or a test, and what the commands call.
 
 Each function runs one command of Alembic's on a connection of the database and turns what can go wrong into one
-clear line.  One migration runs at a time in a process: Alembic keeps its context in module globals.
+clear line.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from alembic import command
 from alembic.config import Config
@@ -23,8 +25,11 @@ from catalysis.migrations.differences import describe
 from catalysis.migrations.environment import RUN, Run, Step
 from catalysis.migrations.failures import explain, unreachable
 from catalysis.migrations.project import load_config
+from catalysis.migrations.turns import turn_for
 
 OnStep = Callable[[Step], None]
+
+_commands: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 async def upgrade(
@@ -121,6 +126,11 @@ async def revise(
     return written[0] if written else None
 
 
+def _one_command_at_a_time() -> asyncio.Lock:
+    """Alembic keeps the context of the running command in module globals, so there can be only one in a loop."""
+    return _commands.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+
 async def _steps(
     database: Database,
     config: Config | None,
@@ -151,17 +161,19 @@ async def _run(
     """Give Alembic's command a connection of the database, and explain what it fails with."""
     found = config or load_config()
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(_one_command_at_a_time())
         try:
             connection = await stack.enter_async_context(database.engine.connect())
         except Exception as failure:
             raise unreachable(database, failure) from failure
 
         def run_on(sync: Connection) -> None:
+            undone = "revision" if turn_for(sync.dialect.name).transaction_per_revision else "run"
             found.attributes[RUN] = Run(sync, writes, on_step)
             try:
                 run(found)
             except Exception as failure:
-                explained = explain(failure, found, asked)
+                explained = explain(failure, found, asked, undone)
                 if explained is None:
                     raise
                 raise explained from failure

@@ -39,7 +39,10 @@ class Turn(Protocol):
 
 
 class PostgresqlTurn:
-    """A session's advisory lock, which outlives the transactions of the revisions and dies with the connection."""
+    """A session's advisory lock, which outlives the transactions of the revisions and dies with the connection.
+
+    So it must be a session of one's own: not one through PgBouncer in transaction mode.
+    """
 
     transaction_per_revision = True
 
@@ -49,9 +52,8 @@ class PostgresqlTurn:
         while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
             connection.rollback()
             await_only(asyncio.sleep(PAUSE))
-        connection.exec_driver_sql(
-            "SET statement_timeout = 0"
-        )  # the one for requests would break long migrations
+        # the timeout for requests would break long migrations
+        connection.exec_driver_sql("SET statement_timeout = 0")
         connection.commit()
         try:
             yield
@@ -91,14 +93,17 @@ class SQLiteTurn:
 
     @contextmanager
     def within(self, connection: Connection) -> Generator[None]:
-        """Wait for the right to write before Alembic looks at the version; at the end see that all rows have parents.
+        """Wait for the right to write before Alembic looks at the version; then see that all rows have parents.
 
         Raises:
             MigrationError: a row refers to one that is not there.
         """
         while not _try_to_begin(connection):
             await_only(asyncio.sleep(PAUSE))
+        before = _rows_changed(connection)
         yield
+        if _rows_changed(connection) == before:  # no revision was run: none has noted itself
+            return
         orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         if orphans:
             pairs = Counter((table, parent) for table, _, parent, _ in orphans)
@@ -106,7 +111,8 @@ class SQLiteTurn:
                 f"{count} in {table!r} without their {parent!r}" for (table, parent), count in pairs.items()
             )
             raise MigrationError(
-                f"Rows would refer to rows that are not there: {found}.  Mend them in the revision."
+                f"Rows would refer to rows that are not there: {found}.  Mend them in the revision.  "
+                "Nothing of this run was kept."
             )
 
 
@@ -126,6 +132,10 @@ class NoTurn:
 def turn_for(dialect: str) -> Turn:
     """What the database needs; nothing if it is one we do not know."""
     return {"postgresql": PostgresqlTurn, "sqlite": SQLiteTurn}.get(dialect, NoTurn)()
+
+
+def _rows_changed(connection: Connection) -> int:
+    return connection.exec_driver_sql("SELECT total_changes()").scalar_one()
 
 
 def _try_to_begin(connection: Connection) -> bool:

@@ -52,8 +52,8 @@ class Seek:
             if not suits:
                 kind = "NULL" if value is None else type(value).__name__
                 raise InvalidPage(
-                    f"The database gave {kind} for {term.expression}, which is declared otherwise.  Declare the "
-                    "column as it is, or order by a cast() of it."
+                    f"The database gave a {kind} for {term.expression}, which the type it is declared with does "
+                    "not have or a cursor cannot keep.  Declare the column as it is, or order by a cast() of it."
                 )
         return write_cursor(Position(tuple(values), inclusive), self.fingerprint)
 
@@ -76,8 +76,8 @@ class Seek:
             beyond = self._beyond(start, backward=backward)
             selecting = selecting.having(beyond) if groups(selecting) else selecting.where(beyond)
         clauses = [term.clause(backward=backward) for term in self.terms]
-        selecting = with_hidden(selecting, [term.expression for term in self.terms])
-        return selecting.order_by(None).order_by(*clauses).limit(limit)
+        columns = [kind.column(term.expression) for term, kind in zip(self.terms, self.types, strict=True)]
+        return with_hidden(selecting, columns).order_by(None).order_by(*clauses).limit(limit)
 
     def _beyond(self, start: Position, *, backward: bool) -> ColumnElement[bool]:
         sides = [

@@ -7,13 +7,12 @@ moves one of them.  Nothing is decided here, and nothing executed.
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Alias, ColumnElement, CompoundSelect, FromClause, Join, Select, type_coerce
+from sqlalchemy import Alias, ColumnElement, CompoundSelect, FromClause, Join, Select
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty
 from sqlalchemy.orm.strategy_options import (
     _AbstractLoad,  # pyright: ignore[reportPrivateUsage] - `Load` leaves the options for "*" out
 )
 from sqlalchemy.sql.operators import asc_op, desc_op, nulls_first_op, nulls_last_op
-from sqlalchemy.types import NullType
 
 Pageable = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]
 StatementT = TypeVar("StatementT", bound=Pageable)
@@ -151,16 +150,12 @@ def _named(name: str, statement: Pageable) -> ColumnElement[Any] | None:
     return found
 
 
-def with_hidden(statement: Any, expressions: Sequence[ColumnElement[Any]]) -> Any:
-    """The statement with the expressions behind its own columns, as the driver's own values.
-
-    Types would change values on their way out (SQLite's decimals and dates lose digits by it).
-    """
-    hidden = [type_coerce(each, NullType()).label(f"catalysis_{n}") for n, each in enumerate(expressions)]
+def with_hidden(statement: Any, columns: Sequence[ColumnElement[Any]]) -> Any:
+    """The statement with the columns behind its own, and nothing else changed."""
     if statement._setup_joins and not is_selecting_from(statement):
         # A join without a condition looks for its left side among what is selected: that stays as it was.
         statement = statement.select_from(*statement.columns_clause_froms)
-    return statement.add_columns(*hidden)
+    return statement.add_columns(*[column.label(f"catalysis_{n}") for n, column in enumerate(columns)])
 
 
 def options(statement: Pageable) -> list[Any]:

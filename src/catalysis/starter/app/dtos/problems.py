@@ -13,6 +13,7 @@ class ProblemDTO(DTO):
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ProblemDTO, "description": "The body cannot be read"},
     401: {"model": ProblemDTO, "description": "Nobody is logged in"},
     403: {"model": ProblemDTO, "description": "The role does not permit it"},
     404: {"model": ProblemDTO, "description": "It is not there, or not for these eyes"},
