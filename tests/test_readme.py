@@ -43,7 +43,9 @@ def compare_sql(example: Example) -> None:
 
 def test_the_readme(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    document = Document.parse(str(README), CodeBlockParser("python", run_python), CodeBlockParser("sql", compare_sql))
+    document = Document.parse(
+        str(README), CodeBlockParser("python", run_python), CodeBlockParser("sql", compare_sql)
+    )
     document.namespace["__name__"] = "readme"
     exec(NAMES, document.namespace)
     with asyncio.Runner() as runner:

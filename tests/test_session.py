@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import InvalidRequestError, MissingGreenlet
+from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import defer, joinedload, raiseload
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -261,16 +261,20 @@ async def test_what_is_no_loss_is_not_reported(database: Database):
         assert len((await session.exec(select(Person))).all()) == 2
 
 
+async def sent_and_unsent(connection: AsyncConnection) -> None:
+    async with Session(connection) as session:
+        session.add(Person(name="sent too"))
+        await session.flush()
+        session.add(Person(name="unsent"))
+
+
 async def test_in_somebody_elses_transaction_only_the_unsent_is_lost(database: Database):
     async with database.engine.begin() as connection:
         async with Session(connection) as session:
             session.add(Person(name="sent"))
             await session.flush()
         with pytest.warns(UncommittedChanges, match=r"lost: Person [^,]* \(new\)\."):
-            async with Session(connection) as session:
-                session.add(Person(name="sent too"))
-                await session.flush()
-                session.add(Person(name="unsent"))
+            await sent_and_unsent(connection)
     async with database.session() as session:
         assert sorted((await session.exec(select(Person.name))).all()) == ["sent", "sent too"]
 

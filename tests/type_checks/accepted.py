@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, assert_type
 from uuid import UUID
 
-from sqlalchemy import Row, select as sqlalchemy_select
+from sqlalchemy import Row
+from sqlalchemy import select as sqlalchemy_select
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel import Field, select
 

@@ -8,7 +8,7 @@ from sqlalchemy import select as sqlalchemy_select
 from sqlmodel import select
 
 from catalysis import Session
-from tests.typing.accepted import Task
+from tests.type_checks.accepted import Task
 
 
 async def none_is_not_looked_for(session: Session) -> str:
