@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, DateTime, Enum, ForeignKey, Numeric, Table, event
+from sqlalchemy import CHAR, BigInteger, Column, DateTime, Enum, ForeignKey, Numeric, Table, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -89,6 +89,7 @@ class Everything(Base):
     floating: Mapped[float | None]
     decimal: Mapped[Decimal | None] = mapped_column(Numeric(30, 12))
     text: Mapped[str | None]
+    fixed: Mapped[str | None] = mapped_column(CHAR(4))
     flag: Mapped[bool | None]
     blob: Mapped[bytes | None]
     uuid: Mapped[UUID | None]

@@ -23,9 +23,9 @@ values: Any = (
     | st.binary(max_size=50)
     | st.uuids()
     | st.dates()
-    | st.datetimes()
-    | st.datetimes(timezones=st.just(UTC))
-    | st.times()
+    | st.datetimes().map(lambda moment: moment.replace(fold=0))
+    | st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.replace(fold=0))
+    | st.times().map(lambda moment: moment.replace(fold=0))
     | st.timedeltas()
 )
 
@@ -33,10 +33,7 @@ values: Any = (
 @given(st.lists(values, max_size=5), st.booleans())
 def test_values_come_back(given: list[Any], inclusive: bool):
     position = Position(tuple(given), inclusive)
-    try:
-        cursor = write_cursor(position, "order")
-    except UnicodeEncodeError:
-        return
+    cursor = write_cursor(position, "order")
     again = read_cursor(cursor, "order", len(given))
     assert repr(again) == repr(position)
     assert cursor.isascii()

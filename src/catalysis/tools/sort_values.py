@@ -67,9 +67,9 @@ class SortType:
         """The value as a bound parameter that is compared exactly, by whatever index the column has."""
         if self.spelled:
             return cast(bindparam(None, value, String()), _with_zone(self.stored, value))
-        if isinstance(self.stored, NullType | String):  # text may be of a type with an equality of its own
-            return bindparam(None, value, self.stored)
-        return bindparam(None, value, _PARAMETERS[type(value)])
+        # Text takes its type from what it is compared with: char(n) and citext have an equality of their own.
+        untyped = isinstance(self.stored, NullType) or isinstance(value, str)
+        return bindparam(None, value, NullType() if untyped else _PARAMETERS[type(value)])
 
 
 def sort_type(expression: ColumnElement[Any], capabilities: Capabilities) -> SortType:

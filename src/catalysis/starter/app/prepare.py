@@ -1,5 +1,7 @@
 """Bringing a database to the state that the application expects, before it answers anybody."""
 
+import asyncio
+
 from sqlalchemy.exc import DBAPIError
 
 from catalysis import Database, MigrationError
@@ -14,7 +16,13 @@ async def prepare(database: Database, *, with_demo: bool) -> None:
     Raises:
         MigrationError: the database cannot be reached, or refuses.
     """
-    await upgrade(database, config=migration_config())
+    try:
+        await upgrade(database, config=migration_config())
+    except MigrationError:
+        # aiosqlite (0.22) does not wait for the thread of a connection it could not open, which complains aloud
+        # if the loop is closed before it has said that it stopped.
+        await asyncio.sleep(0.1)
+        raise
     try:
         async with database.session() as db:
             await install_roles(db)
