@@ -104,14 +104,14 @@ def test_back_populates_with_nothing_on_the_other_side():
 def test_a_missing_table_true_in_a_relationship():
     base = model_base()
 
-    class Task(base):
+    class Errand(base):
         user_id: UUID = Field(foreign_key="user.id")
 
     class User(base, table=True):
-        tasks: list["Task"] = Relationship()
+        errands: list["Errand"] = Relationship()
 
     with pytest.raises(
-        ModelError, match=r"User\.tasks is a relationship to 'Task'.*`class Task\(Base, table=True\)`"
+        ModelError, match=r"User\.errands is a relationship to 'Errand'.*`class Errand\(Base, table=True\)`"
     ):
         User()
 

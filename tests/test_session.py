@@ -1,15 +1,18 @@
 """`Session` is SQLModel's `AsyncSession` and removes its traps."""
 
 import inspect
+import pickle
+import re
 import warnings
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import text
-from sqlalchemy.exc import InvalidRequestError, MissingGreenlet
+from sqlalchemy import insert, text, update
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
-from sqlalchemy.orm import defer, joinedload, raiseload
+from sqlalchemy.orm import DeclarativeBase, Mapped, defer, joinedload, mapped_column, raiseload
+from sqlalchemy.orm import Session as SQLAlchemySyncSession
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -187,13 +190,17 @@ async def leaving(database: Database, work) -> None:
     ("sql", "said"),
     [
         ("INSERT INTO label (id, name) VALUES ('0', 'x')", "INSERT by textual SQL"),
-        ("  update label set name = 'y'", "UPDATE by textual SQL"),
+        ("  -- a comment\n  update label set name = 'y'", "UPDATE by textual SQL"),
+        ("WITH one AS (SELECT 1) DELETE FROM label", "DELETE by textual SQL"),
     ],
 )
 async def test_textual_writes_are_reported(tmp_path, sql, said):
     from tests.models import made
 
     async with made(f"sqlite:///{tmp_path / 't.db'}") as database:
+        async with database.session() as session:
+            session.add(Label(name="there"))
+            await session.commit()
         with pytest.warns(UncommittedChanges, match=said):
             await leaving(database, lambda session: session.execute(text(sql)))
 
@@ -306,3 +313,104 @@ async def test_a_savepoint_kept_is_reported(database: Database):
 
     with pytest.warns(UncommittedChanges, match="Person"):
         await leaving(database, nested)
+
+
+async def test_what_came_to_nothing_is_not_reported(database: Database):
+    async def refused_and_caught(session):
+        session.add(Label(name="a"))
+        await session.commit()
+        with pytest.raises(IntegrityError):
+            await session.execute(insert(Label).values(name="a"))
+
+    async def of_no_row(session):
+        await session.exec(update(Label).where(Label.name == "nobody").values(name="x"))
+
+    await leaving(database, refused_and_caught)
+    await leaving(database, of_no_row)
+
+
+async def test_a_session_that_was_left_by_an_error_reports_again(database: Database):
+    session = database.session()
+    with pytest.raises(LookupError):
+        async with session:
+            raise LookupError
+    session.add(Person(name="x"))
+    with pytest.warns(UncommittedChanges, match="Person"):
+        await session.close()
+
+
+async def test_describing_loads_nothing_and_shows_no_secret(backend_url: str):
+    class Base(DeclarativeBase):
+        pass
+
+    class Token(Base):
+        __tablename__ = "token"
+        token: Mapped[str] = mapped_column(primary_key=True)
+        number: Mapped[int]
+
+    database = Database(backend_url)
+    await database.create_all(Base.metadata)
+
+    async def expire_and_change() -> None:
+        async with Session(database.engine) as session:
+            session.add(Token(token="hunter2", number=1))
+            await session.commit()
+            token = (await session.scalars(select(Token))).one()
+            await session.commit()  # expires it
+            token.number = 2
+
+    with pytest.warns(UncommittedChanges, match=r"lost: Token \(changed\)") as caught:
+        await expire_and_change()
+    assert "hunter2" not in str(caught[0].message)
+    await database.close()
+
+
+@pytest.mark.parametrize("mode", ["create_savepoint", "control_fully"])
+async def test_joining_a_transaction_by_other_modes_keeps_nothing(database: Database, mode):
+    async def flush_only(connection: AsyncConnection) -> None:
+        async with Session(connection, join_transaction_mode=mode) as session:
+            session.add(Person(name="lost"))
+            await session.flush()
+
+    async with database.engine.connect() as connection, connection.begin():
+        with pytest.warns(UncommittedChanges, match="Person"):
+            await flush_only(connection)
+
+
+async def test_a_session_class_of_ones_own_keeps_all_features(ada: Database):
+    class Mine(SQLAlchemySyncSession):
+        routed = 0
+
+        def get_bind(self, *args, **kwargs):
+            self.routed += 1
+            return super().get_bind(*args, **kwargs)
+
+    class Derived(Session):
+        sync_session_class = Mine
+
+    for session in (Session(ada.engine, sync_session_class=Mine), Derived(ada.engine)):
+        async with session:
+            person = (await session.exec(select(Person))).one()
+            await session.delete(person)
+            assert (await session.exec(select(Person))).all() == []
+            assert session.sync_session.routed > 0
+            assert isinstance(session.sync_session, Mine)
+            await session.rollback()
+
+
+async def test_instances_and_frozen_results_can_be_pickled(ada: Database):
+    async with ada.session() as session:
+        job = (await session.exec(select(Job))).first()
+        assert pickle.loads(pickle.dumps(job)).title == job.title
+        frozen = (await session.execute(select(Person))).freeze()
+        assert pickle.loads(pickle.dumps(frozen.data))
+
+
+def test_no_way_to_write_is_overlooked():
+    """A method that a new SQLAlchemy adds must be looked at for soft delete and unsaved work."""
+    known = {
+        *("add", "add_all", "bulk_insert_mappings", "bulk_save_objects", "bulk_update_mappings"),
+        *("delete", "delete_all", "flush", "merge", "merge_all", "commit"),
+    }
+    writing = re.compile(r"add|bulk|delete(?!d)|flush|merge|commit|insert|update|upsert")
+    assert {name for name in dir(SQLAlchemySyncSession) if writing.match(name)} == known

@@ -1,20 +1,26 @@
 """A deleted row is seen by nothing, unless asked for."""
 
+import warnings
 from datetime import datetime
 
 import pytest
-from sqlalchemy import UniqueConstraint, delete, exists, inspect, update
+from sqlalchemy import UniqueConstraint, bindparam, case, delete, exists, inspect, lambda_stmt, update
+from sqlalchemy import select as sqlalchemy_select
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     aliased,
     joinedload,
+    load_only,
     mapped_column,
+    registry,
     selectinload,
     subqueryload,
+    with_loader_criteria,
 )
-from sqlmodel import func, select
+from sqlalchemy.orm import Session as SQLAlchemySession
+from sqlmodel import SQLModel, func, select
 
 from catalysis import (
     Database,
@@ -22,6 +28,7 @@ from catalysis import (
     Session,
     SoftDelete,
     UncommittedChanges,
+    UnsupportedStatement,
     hard_delete,
     include_deleted,
     watch_queries,
@@ -302,3 +309,185 @@ async def test_flush_of_the_mark_is_one_update(world: Database):
         assert [q.sql.split()[0] for q in queries] == ["UPDATE", "UPDATE"], "person and job"
         assert inspect(person).persistent
         await session.rollback()
+
+
+# --- Deleting by every door marks -----------------------------------------------------------------
+
+
+async def remaining(session: Session, model) -> int:
+    return (await session.exec(select(func.count()).select_from(model).options(include_deleted()))).one()
+
+
+async def test_delete_all_marks(world: Database):
+    async with world.session() as session:
+        await session.delete_all((await session.exec(select(Job))).all())
+        await session.flush()
+        assert (await session.exec(select(Job))).all() == []
+        assert await remaining(session, Job) == 4
+        await session.rollback()
+
+
+async def test_a_delete_keeps_the_users_own_options_and_parameters(world: Database):
+    async with world.session() as session:
+        narrowed = delete(Person).options(with_loader_criteria(Person, Person.name == "nobody"))
+        assert (await session.execute(narrowed)).rowcount == 0
+        assert (
+            await session.execute(delete(Person).where(Person.name == bindparam("name")), {"name": "ada"})
+        ).rowcount
+        assert await remaining(session, Person) == 2
+        await session.rollback()
+
+
+async def test_a_delete_returns_what_it_was_asked_for(world: Database):
+    async with world.session() as session:
+        deleting = delete(Job).where(Job.title == "live")
+        assert len((await session.execute(deleting.returning(Job))).scalars().all()) == 2
+        await session.rollback()
+        labelled = deleting.returning(Job.title.label("x"), func.upper(Job.title))
+        assert (await session.execute(labelled)).all() == [("live", "LIVE")] * 2
+        await session.rollback()
+
+
+async def test_a_delete_that_cannot_mark_is_refused(world: Database):
+    async with world.session() as session:
+        for statement in (
+            delete(aliased(Job)),
+            delete(Job).prefix_with("/* hint */"),
+            delete(Job).add_cte(select(Label.id).cte()),
+            lambda_stmt(lambda: delete(Job).where(Job.title == "live")),
+        ):
+            with pytest.raises(UnsupportedStatement, match=r"delete\(\) of Job cannot .*hard_delete"):
+                await session.execute(statement)
+        with pytest.raises(UnsupportedStatement):
+            await session.execute(delete(Job).where(Job.title == bindparam("t")), [{"t": "a"}, {"t": "b"}])
+        assert await remaining(session, Job) == 4
+
+
+async def test_the_binds_arguments_reach_the_users_routing(world: Database):
+    seen = []
+
+    class Routing(SQLAlchemySession):
+        def get_bind(self, mapper=None, *, shard=None, **kwargs):
+            seen.append(shard)
+            return super().get_bind(mapper, **kwargs)
+
+    async with Session(world.engine, sync_session_class=Routing) as session:
+        await session.execute(delete(Job), bind_arguments={"shard": 7})
+        await session.rollback()
+    assert set(seen) == {7}
+
+
+async def test_hard_delete_reaches_marked_children(world: Database):
+    async with world.session() as session:
+        await session.delete(await ada(session), hard=True)
+        await session.flush()
+        assert await remaining(session, Job) == 2, "both jobs of ada are gone, the marked one too"
+        await session.rollback()
+
+
+async def test_deleting_again_keeps_the_first_mark(world: Database):
+    async with world.session() as session:
+        gone = (
+            await session.exec(select(Person).where(Person.name == "gone").options(include_deleted()))
+        ).one()
+        first = gone.deleted_at
+        session.expire(gone)
+        await session.delete(gone)
+        assert gone.deleted_at == first
+        await session.rollback()
+
+
+async def test_merge_meets_a_deleted_row(world: Database):
+    async with world.session() as session:
+        key = (
+            await session.exec(select(Person.id).where(Person.name == "gone").options(include_deleted()))
+        ).one()
+    async with world.session() as session:
+        merged = await session.merge(Person(id=key, name="again"))
+        await session.commit()
+        assert merged.name == "again"
+        assert await session.run_sync(lambda _: merged.jobs), "and its lazy loads stay filtered"
+        assert [job.title for job in merged.jobs] == ["live"]
+
+
+# --- Statistics and further tables ----------------------------------------------------------------
+
+
+async def test_expressions_that_hide_their_class_from_sqlalchemy_are_filtered(world: Database):
+    async with world.session() as session:
+        for expression, expected in (
+            (func.count(Person.id).filter(Person.name != ""), [1]),
+            (func.count(Person.id).over(), [1]),
+            (func.row_number().over(order_by=Person.name), [1]),
+            (case((Person.name == "gone", 1), else_=0), [0]),
+        ):
+            assert (await session.scalars(sqlalchemy_select(expression))).all() == expected, str(expression)
+        both = sqlalchemy_select(func.count(Person.id).filter(Person.name != "")).options(include_deleted())
+        assert await session.scalar(both) == 2
+
+
+async def test_an_update_through_a_deleted_row_changes_nothing(world: Database):
+    async with world.session() as session:
+        session.add(Label(name="gone"))
+        await session.flush()
+        through = update(Label).where(Label.name == Person.name).values(name="seen")
+        assert (await session.execute(through)).rowcount == 0
+        await session.rollback()
+
+
+async def test_get_asks_where_the_mark_was_not_loaded(world: Database):
+    async with world.session() as session:
+        query = select(Person).where(Person.name == "gone").options(load_only(Person.name), include_deleted())
+        gone = (await session.exec(query)).one()
+        assert await session.get(Person, gone.id) is None
+
+
+# --- Models ---------------------------------------------------------------------------------------
+
+
+def test_opting_in_below_a_class_that_did_not_is_refused():
+    class Base(DeclarativeBase):
+        pass
+
+    class Vehicle(Base):
+        __tablename__ = "vehicle"
+        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "vehicle"}
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        deleted_at: Mapped[datetime | None]
+
+    with pytest.raises(ModelError, match=r"Car inherits SoftDelete, but .*Vehicle"):
+
+        class Car(SoftDelete, Vehicle):
+            __mapper_args__ = {"polymorphic_identity": "car"}
+
+    Base.registry.dispose()
+
+
+def test_the_column_may_have_another_name_and_constraints_their_options():
+    class Base(DeclarativeBase):
+        pass
+
+    class Page(SoftDelete, Base):
+        __tablename__ = "page"
+        __table_args__ = (
+            UniqueConstraint("slug", postgresql_nulls_not_distinct=True),
+            UniqueConstraint("place", deferrable=True, name="stays"),
+        )
+        id: Mapped[int] = mapped_column(primary_key=True)
+        slug: Mapped[str | None]
+        place: Mapped[int]
+        deleted_at: Mapped[datetime | None] = mapped_column("removed_at")
+
+    (index,) = Page.__table__.indexes
+    assert str(index.dialect_options["postgresql"]["where"]) == "page.removed_at IS NULL"
+    assert index.dialect_options["postgresql"]["nulls_not_distinct"] is True
+    assert [c.name for c in Page.__table__.constraints if isinstance(c, UniqueConstraint)] == ["stays"]
+
+
+def test_a_model_may_declare_the_column_itself_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+
+        class Own(SoftDelete, SQLModel, registry=registry()):
+            deleted_at: datetime | None = None

@@ -17,6 +17,7 @@ from catalysis.errors import (
     RelationshipNotLoaded,
     SettingsError,
     UncommittedChanges,
+    UnsupportedStatement,
 )
 from catalysis.events import CallSite, QueryEvent, subscribe
 from catalysis.integrations.temporal import activity
@@ -75,6 +76,7 @@ __all__ = [
     "SettingsError",
     "SoftDelete",
     "UncommittedChanges",
+    "UnsupportedStatement",
     "activity",
     "bulk_insert",
     "bulk_update",

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import MetaData, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoReferencedTableError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
@@ -79,7 +79,8 @@ class Database:
         self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
-        return f"Database({make_url(self.settings.url).render_as_string(hide_password=True)!r})"
+        shown = make_url(self.settings.url).set(query={})  # a query may hold secrets too
+        return f"Database({shown.render_as_string(hide_password=True)!r})"
 
     @property
     def engine(self) -> AsyncEngine:
@@ -91,10 +92,18 @@ class Database:
         loop = asyncio.get_running_loop()
         engine = self._engines.get(loop)
         if engine is None:
+            self._forget_dead_loops()
             engine = self._engines[loop] = make_engine(
                 make_url(self.settings.url), self.settings, self._engine_options
             )
         return engine
+
+    def _forget_dead_loops(self) -> None:
+        """An engine's connections hold their loop, so the weak keys alone would forget neither."""
+        for reference in self._engines.keyrefs():
+            loop = reference()
+            if loop is not None and loop.is_closed() and (engine := self._engines.pop(loop, None)):
+                engine.sync_engine.dispose(close=False)  # there is no loop left to close them on
 
     def session(self, **options: Any) -> Session:
         """A new session, for `async with`; nothing expires at its commits unless `expire_on_commit=True`."""
@@ -130,9 +139,12 @@ class Database:
             ModelError: a foreign key names no table.
         """
         metadata = SQLModel.metadata if metadata is None else metadata
-        check_tables(metadata)
-        async with self.engine.begin() as connection:
-            await connection.run_sync(metadata.create_all)
+        try:
+            async with self.engine.begin() as connection:
+                await connection.run_sync(metadata.create_all)
+        except NoReferencedTableError:
+            check_tables(metadata)
+            raise
 
     async def drop_all(self, metadata: MetaData | None = None) -> None:
         """Drop the tables of `metadata` (default: SQLModel's), data and all, in one transaction."""
@@ -151,12 +163,14 @@ class Database:
         return Health(error is None, clock() - started, self.pool_figures(), error)
 
     def pool_figures(self) -> PoolFigures:
-        """The pool of the running loop's engine."""
+        """The pool of the running loop's engine; zeros for one that does not count."""
         pool = self.engine.pool
-        if isinstance(pool, QueuePool):
-            limit = self.settings.pool_size + self.settings.max_overflow
-            return PoolFigures(pool.checkedin() + pool.checkedout(), pool.checkedout(), limit)
-        return PoolFigures(0, 0, None)
+        if not isinstance(pool, QueuePool):
+            return PoolFigures(0, 0, None)
+        overflow = self._engine_options.get("max_overflow", self.settings.max_overflow)
+        bounded = pool.size() > 0 and overflow >= 0 and "pool" not in self._engine_options
+        limit = pool.size() + overflow if bounded else None
+        return PoolFigures(pool.checkedin() + pool.checkedout(), pool.checkedout(), limit)
 
     async def close(self) -> None:
         """Close the running loop's connections; the database may be used again afterwards."""

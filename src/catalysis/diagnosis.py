@@ -1,18 +1,27 @@
 """Explains broken models with the mend, at the moment SQLAlchemy would fail on them.
 
-Checks run just before a mapper is configured and before tables are made, and complain only of what fails
+Checks run just before a mapper is configured and after tables could not be made, and complain only of what fails
 there anyway: a model that works on SQLAlchemy is never refused.
 """
 
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, cast
+from weakref import WeakSet
 
-from sqlalchemy import MetaData, event, inspect
-from sqlalchemy.orm import Mapper, RelationshipProperty
+from sqlalchemy import ForeignKey, MetaData, event, inspect, join
+from sqlalchemy.exc import ArgumentError, NoForeignKeysError
+from sqlalchemy.orm import Mapper, RelationshipProperty, registry
 from sqlmodel import SQLModel
 
 from catalysis.errors import ModelError
+
+_registries: WeakSet[registry] = WeakSet()
+
+
+@event.listens_for(Mapper, "after_mapper_constructed")
+def _remember(mapper: Mapper[Any], cls: type[Any]) -> None:
+    _registries.add(mapper.registry)
 
 
 def check_tables(metadata: MetaData) -> None:
@@ -23,22 +32,30 @@ def check_tables(metadata: MetaData) -> None:
     """
     for table in metadata.tables.values():
         for foreign_key in table.foreign_keys:
-            named = foreign_key.target_fullname.rpartition(".")[0]
-            if named not in metadata.tables:
-                raise ModelError(
-                    f"{table.name}.{foreign_key.parent.name} refers to {foreign_key.target_fullname!r}, but there "
-                    f"is no table {named!r}.  {_mend_foreign_key(metadata, foreign_key.target_fullname)}"
-                )
+            if (named := _missing_table(foreign_key)) is not None:
+                raise _refers_to_nothing(foreign_key, named)
 
 
-def _mend_foreign_key(metadata: MetaData, target: str) -> str:
-    named, _, column = target.rpartition(".")
+def _missing_table(foreign_key: ForeignKey) -> str | None:
+    """The table it names that its metadata does not hold; a column given as an object is always there."""
+    named = foreign_key.target_table_key
+    held = foreign_key.target_column is not None or named in foreign_key.parent.table.metadata.tables
+    return None if held else named
+
+
+def _refers_to_nothing(foreign_key: ForeignKey, named: str) -> ModelError:
+    metadata, column = foreign_key.parent.table.metadata, foreign_key.target_tokens.column_name
+    suffix = f".{column}" if column else ""
+    mend = "Import the module that defines it before the tables are made."
+    if close := get_close_matches(named, list(metadata.tables), n=1):
+        mend = f"Did you mean {close[0] + suffix!r}?"
     for table_name in metadata.tables:
         if table_name.lower() == named.lower():
-            return f"A foreign key names the table, not the class: write {f'{table_name}.{column}'!r}."
-    if close := get_close_matches(named, list(metadata.tables), n=1):
-        return f"Did you mean {f'{close[0]}.{column}'!r}?"
-    return "Import the module that defines it before the tables are made."
+            mend = f"A foreign key names the table, not the class: write {table_name + suffix!r}."
+    return ModelError(
+        f"{foreign_key.parent.table.name}.{foreign_key.parent.name} refers to {named + suffix!r}, but there is no "
+        f"table {named!r}.  {mend}"
+    )
 
 
 @event.listens_for(Mapper, "before_mapper_configured")
@@ -48,12 +65,29 @@ def _check_relationships(mapper: Mapper[Any], cls: type[Any]) -> None:
             target = _target_of(mapper, prop)
             if target is not None:
                 _check_back_populates(mapper, prop, target)
-    metadata = mapper.registry.metadata
-    for table in mapper.tables:
-        for foreign_key in table.foreign_keys:
-            named = foreign_key.target_fullname.rpartition(".")[0]
-            if named not in metadata.tables and _mapped_class(mapper, named):
-                check_tables(metadata)
+                _check_link(mapper, target)
+
+
+def _check_link(mapper: Mapper[Any], target: Mapper[Any]) -> None:
+    """Explain the foreign key that names the other class where it should link the tables, if nothing else does."""
+    if _linked(mapper, target):
+        return
+    for here, there in ((mapper, target), (target, mapper)):
+        for table in here.tables:
+            for foreign_key in table.foreign_keys:
+                named = _missing_table(foreign_key)
+                if named is not None and foreign_key.target_tokens.table_name == there.class_.__name__:
+                    raise _refers_to_nothing(foreign_key, named)
+
+
+def _linked(mapper: Mapper[Any], target: Mapper[Any]) -> bool:
+    try:
+        join(mapper.persist_selectable, target.persist_selectable)
+    except NoForeignKeysError:
+        return False
+    except ArgumentError:  # more than one link, or one that only SQLAlchemy can explain
+        return True
+    return True
 
 
 def _target_of(mapper: Mapper[Any], prop: RelationshipProperty[Any]) -> Mapper[Any] | None:
@@ -64,7 +98,9 @@ def _target_of(mapper: Mapper[Any], prop: RelationshipProperty[Any]) -> Mapper[A
         name = argument.rpartition(".")[2]
         found = [each for each in mapper.registry.mappers if each.class_.__name__ == name]
         target = found[0] if len(found) == 1 else None
-        missing = name.isidentifier() and not found
+        # Registries may share the names of their classes, so one that any of them mapped may be meant.
+        known = (each.class_.__name__ for every in _registries for each in every.mappers)
+        missing = name.isidentifier() and not found and name not in known
     else:
         name = getattr(argument, "__name__", "")
         target = _inspected(argument)
@@ -112,10 +148,6 @@ def _check_back_populates(mapper: Mapper[Any], prop: RelationshipProperty[Any], 
         else f"Add a relationship {back!r} to {there} with back_populates={prop.key!r}."
     )
     raise ModelError(f"{here} says back_populates={back!r}, but {there}.{back} {wrong}.  {mend}")
-
-
-def _mapped_class(mapper: Mapper[Any], name: str) -> bool:
-    return any(each.class_.__name__ == name for each in mapper.registry.mappers)
 
 
 def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:

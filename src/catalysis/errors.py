@@ -4,6 +4,7 @@
     ├── ModelError               (also SQLAlchemy's InvalidRequestError and ArgumentError)
     ├── AttributeNotLoaded       (also SQLAlchemy's MissingGreenlet)
     │   └── RelationshipNotLoaded
+    ├── UnsupportedStatement     (also SQLAlchemy's InvalidRequestError)
     ├── SettingsError            (also ValueError)
     ├── InvalidPage              (also ValueError)
     ├── BulkError                (also ValueError)
@@ -33,6 +34,10 @@ class AttributeNotLoaded(CatalysisError, MissingGreenlet):
 
 class RelationshipNotLoaded(AttributeNotLoaded):
     """A relationship that no query loaded was touched where nothing can wait for the database."""
+
+
+class UnsupportedStatement(CatalysisError, InvalidRequestError):
+    """A statement that would not do what the model promises; nothing was sent."""
 
 
 class SettingsError(CatalysisError, ValueError):

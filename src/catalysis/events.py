@@ -8,7 +8,7 @@ import inspect
 import os
 import sysconfig
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
@@ -76,9 +76,12 @@ def subscribe(listener: Listener) -> Callable[[], None]:
     """
     _subscribers.append(listener)
     _start_listening()
+    subscribed = True
 
     def unsubscribe() -> None:
-        if listener in _subscribers:
+        nonlocal subscribed
+        if subscribed:
+            subscribed = False
             _subscribers.remove(listener)
             _stop_listening()
 
@@ -88,13 +91,21 @@ def subscribe(listener: Listener) -> Callable[[], None]:
 @contextmanager
 def heard_in_context(listener: Listener) -> Generator[None]:
     """Call `listener` with the statements of this task and of the tasks it starts, and with no others."""
-    token = _in_context.set((*_in_context.get(), listener))
+    listening = True
+
+    def hear(happened: QueryEvent) -> None:
+        if listening:
+            listener(happened)
+
+    token = _in_context.set((*_in_context.get(), hear))
     _start_listening()
     try:
         yield
     finally:
+        listening = False
         _stop_listening()
-        _in_context.reset(token)
+        with suppress(ValueError):  # a generator may be closed in another context than it was started in
+            _in_context.reset(token)
 
 
 def emit(happened: QueryEvent) -> None:
@@ -125,19 +136,27 @@ def _is_users(file: str) -> bool:
     return not file.startswith(_STANDARD_LIBRARY) or file.startswith(_SITE_PACKAGES)
 
 
+_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
 def call_site() -> CallSite | None:
     """The innermost line that is neither ours, SQLAlchemy's nor the standard library's; None if there is none.
 
     SQLAlchemy executes inside a greenlet, whose frames end at `greenlet_spawn`; the coroutine that awaits it
-    stands in the parent greenlet, so the walk goes on there.
+    stands in the parent greenlet, so the walk goes on there.  A plain function below a coroutine is what drives
+    its task: whoever runs the event loop has not sent the statement, so the walk ends there.
     """
     frame = inspect.currentframe()
     current: Any = greenlet.getcurrent()
+    in_task = False
     while current is not None:
         while frame is not None:
             code = frame.f_code
+            if in_task and not code.co_flags & (_COROUTINE | inspect.CO_GENERATOR):
+                return None
             if _is_users(code.co_filename):
                 return CallSite(code.co_filename, frame.f_lineno, code.co_qualname)
+            in_task = in_task or bool(code.co_flags & _COROUTINE)
             frame = frame.f_back
         current = current.parent
         frame = current.gr_frame if current is not None else None

@@ -6,12 +6,15 @@ No session is known here: a model is mapped, a DTO reads attributes, and neither
 import secrets
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from inspect import get_annotations
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, model_validator
-from sqlalchemy import inspect
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, model_validator
+from pydantic.fields import FieldInfo
+from sqlalchemy import event, inspect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstanceState, registry
 from sqlalchemy.sql.functions import FunctionElement
@@ -77,7 +80,7 @@ class _NeedsATable:
     """
 
     def __get__(self, instance: object, owner: type[Any]) -> Any:
-        if inspect(owner, raiseerr=False) is None:
+        if instance is None and inspect(owner, raiseerr=False) is None:
             raise ModelError(
                 f"{owner.__name__} is used in a statement but has no table.  Add table=True: "
                 f"`class {owner.__name__}({owner.__bases__[0].__name__}, table=True)`."
@@ -86,9 +89,15 @@ class _NeedsATable:
 
 
 class _RegistryOfModel:
-    """`Model.registry`, as SQLAlchemy's own declarative bases have it; SQLModel keeps it under a private name."""
+    """`Model.registry`, as SQLAlchemy's own declarative bases have it; SQLModel keeps it under a private name.
+
+    It gives way to a field called `registry`, in whose place Pydantic would otherwise find this as the default.
+    """
 
     def __get__(self, instance: object, owner: Any) -> registry:
+        models = owner.__mro__[: owner.__mro__.index(ModelWithIdAndTimestamps)]
+        if any("registry" in get_annotations(each) for each in models):
+            raise AttributeError("registry")
         return owner._sa_registry
 
 
@@ -103,7 +112,6 @@ class ModelWithIdAndTimestamps(SQLModel):
 
     __mapper_args__: ClassVar[dict[str, Any]] = {"eager_defaults": True}
     __clause_element__: ClassVar[_NeedsATable] = _NeedsATable()
-    registry: ClassVar[Any] = _RegistryOfModel()  # pyright: ignore[reportIncompatibleVariableOverride] - as above
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     created_at: datetime = Field(
@@ -123,11 +131,26 @@ class ModelWithIdAndTimestamps(SQLModel):
     deleted_at: datetime | None = Field(default=None)
 
 
+# Declared in the class it would be a ClassVar, and Pydantic lets no subclass make a field of one.
+ModelWithIdAndTimestamps.registry = _RegistryOfModel()  # pyright: ignore[reportAttributeAccessIssue] - as above
+
+
+@event.listens_for(ModelWithIdAndTimestamps, "before_update", propagate=True)
+def _keep_times(mapper: Any, connection: Any, model: ModelWithIdAndTimestamps) -> None:
+    """A new instance that is merged into a row brings None for the times, which would overwrite them."""
+    if cast("datetime | None", model.created_at) is None:
+        before: Any = inspect(model).attrs.created_at.history.deleted
+        model.created_at = before[0] if before else _flush_clock()
+    if cast("datetime | None", model.updated_at) is None:
+        model.updated_at = _flush_clock()
+
+
 class DTO(BaseModel):
     """Base of the data that enters and leaves the application: built from keywords, JSON or an object's attributes.
 
     Unknown keys are refused, so that a body cannot set what was not offered (mass assignment).  Reading a
-    mapped object never loads anything: a field whose relationship no query loaded raises.
+    mapped object never loads anything: a field whose relationship no query loaded raises.  A field that reads a
+    property which needs one raises Pydantic's own `ValidationError`, with the error's text in it.
 
     Raises:
         RelationshipNotLoaded: from validation, naming the relationship and the option that loads it.
@@ -140,11 +163,24 @@ class DTO(BaseModel):
     @classmethod
     def _read_only_what_is_loaded(cls, data: Any) -> Any:
         state: Any = inspect(data, raiseerr=False)
-        if getattr(state, "is_instance", False) and state.has_identity:
-            wanted = {str(field.validation_alias or name) for name, field in cls.model_fields.items()}
-            for name in sorted(wanted & state.unloaded):
-                raise not_loaded(state, name, f"{cls.__name__} reads it")
+        if getattr(state, "is_instance", False) and state.has_identity and (unloaded := state.unloaded):
+            for name, field in cls.model_fields.items():
+                for read in _names_read(name, field, cls.model_config):
+                    if read in unloaded:
+                        raise not_loaded(state, read, f"{cls.__name__} reads it")
+                    if read in state.dict or hasattr(state.class_, read):
+                        break  # Pydantic takes the first it finds
         return data
+
+
+def _names_read(name: str, field: FieldInfo, config: ConfigDict) -> Iterator[str]:
+    """The attributes Pydantic looks a field up under, in its order."""
+    alias = field.validation_alias
+    if alias is not None and config.get("validate_by_alias", True):
+        for each in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+            yield str(each.path[0]) if isinstance(each, AliasPath) else each
+    if alias is None or config.get("populate_by_name") or config.get("validate_by_name"):
+        yield name
 
 
 def not_loaded(state: InstanceState[Any], name: str, occasion: str) -> AttributeNotLoaded:

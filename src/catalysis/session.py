@@ -5,33 +5,39 @@ out once, and a warning when work is left behind.  How a statement runs is the e
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVarTuple, overload
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, TypeVarTuple, cast, overload
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Executable, Result, event, inspect
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Executable, Result, event, inspect
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
+from sqlalchemy.orm import Session as SyncSession
+from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql.selectable import TypedReturnsRows
 from sqlalchemy.util import EMPTY_DICT as EMPTY
 from sqlalchemy.util import greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from catalysis.engine.alchemy import HookedSession, add_option, awaited_attribute, can_wait
+from catalysis.engine.alchemy import HookedSession, awaited_attribute, can_wait, remove_option
 from catalysis.errors import UncommittedChanges
 from catalysis.events import CallSite, call_site
 from catalysis.models import not_loaded
 from catalysis.soft_delete import (
     MARK,
     ONLY_UNMARKED,
+    MeetDeleted,
     SoftDelete,
-    is_marked,
+    leave_out_marked,
     mark_of,
     marking_statement,
-    wants_filter,
+    may_be_marked,
 )
 from catalysis.unsaved import UnsavedWork
 
+Entity = TypeVar("Entity")
 Ts = TypeVarTuple("Ts")
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -43,43 +49,114 @@ class UnitOfWork(HookedSession):
         super().__init__(*args, **kwargs)
         self.unsaved = UnsavedWork()
         self.opened_at: CallSite | None = call_site()
+        """The user's line that opened the session."""
+        self.sent_is_kept = self._joins_a_transaction()
+        """Whether what was sent stays when the session is left: for somebody else to commit."""
+        self._writing: list[str] = []
+        self._sees_deleted = False
+
+    def _joins_a_transaction(self) -> bool:
+        if not isinstance(self.bind, Connection) or not self.bind.in_transaction():
+            return False
+        mode = self.join_transaction_mode
+        return mode == "rollback_only" or (
+            mode == "conditional_savepoint" and not self.bind.in_nested_transaction()
+        )
 
     def visible(self, instance: object) -> bool:
-        """A deleted row is not found by its key."""
-        return not is_marked(instance)
+        """A deleted row is not found by its key; where the mark is not loaded, the database is asked."""
+        return not may_be_marked(instance)
+
+    def about_to_execute(self) -> int:
+        """Statements may lead to others, so what is being written is a stack."""
+        return len(self._writing)
+
+    def has_executed(self, before: int, *, rows: int | None, failed: bool) -> None:
+        """Note what has been written."""
+        written, self._writing[before:] = self._writing[before:], []
+        if not failed and rows != 0:
+            for description in written:
+                self.unsaved.note(description)
+
+    def before_statement(self, executing: ORMExecuteState) -> Any:
+        """See to soft delete, and say so if nothing can wait for the statement."""
+        waits = executing.is_select and executing.is_orm_statement and not can_wait()
+        if waits and (touched := awaited_attribute(executing)):
+            # SQLAlchemy would go on and fail inside the driver with a bare MissingGreenlet.
+            raise not_loaded(*touched, "it was touched")
+        if (marking := marking_statement(executing)) is not None:
+            own = {
+                key: each for key, each in executing.bind_arguments.items() if key not in ("mapper", "clause")
+            }
+            options = executing.local_execution_options
+            return SyncSession.execute(self, marking, execution_options=options, bind_arguments=own)
+        if self._sees_deleted:
+            remove_option(executing, ONLY_UNMARKED)
+        else:
+            leave_out_marked(executing)
+        if (description := self.unsaved.written_by(executing)) is not None:
+            self._writing.append(description)
+        return None
 
     def delete(self, instance: object) -> None:
         """Delete at the next flush; `SoftDelete` instances are marked, and those the delete cascades to."""
-        if not isinstance(instance, SoftDelete):
-            return super().delete(instance)
-        if not (state := inspect(instance)).has_identity:
-            return super().delete(instance)  # which says that it is not persistent
+        if not isinstance(instance, SoftDelete) or not (state := inspect(instance)).has_identity:
+            return super().delete(instance)  # which says so if it is not persistent
         self.add(instance)
         reached = [each for each, *_ in state.mapper.cascade_iterator("delete", state)]
         for each in [instance, *reached]:
-            if isinstance(each, SoftDelete) and not is_marked(each):
+            if isinstance(each, SoftDelete) and getattr(each, MARK) is None:
                 setattr(each, MARK, mark_of(type(each)))
 
+    def delete_all(self, instances: Iterable[object]) -> None:
+        """`delete` for each."""
+        for instance in instances:
+            self.delete(instance)
+
     def hard_delete(self, instance: object) -> None:
-        """Delete the row itself at the next flush."""
-        super().delete(instance)
+        """Delete the row itself at the next flush, with all that its cascades reach, marked or not."""
+        state: Any = inspect(instance)
+        # What was loaded without marked rows would leave those behind, to break a foreign key.
+        filtered = [
+            relation.key
+            for relation in state.mapper.relationships
+            if relation.uselist and not state.attrs[relation.key].history.has_changes()
+        ]
+        if filtered and instance in self:
+            self.expire(instance, filtered)
+        with self._seeing_deleted():
+            super().delete(instance)
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        """As the parent; what it loads to keep rows in order includes the marked ones."""
+        with self._seeing_deleted():
+            super().flush(objects)
+
+    @contextmanager
+    def _seeing_deleted(self) -> Generator[None]:
+        before, self._sees_deleted = self._sees_deleted, True
+        try:
+            yield
+        finally:
+            self._sees_deleted = before
+
+    def merge(
+        self, instance: Entity, *, load: bool = True, options: Sequence[ORMOption] | None = None
+    ) -> Entity:
+        """As the parent; a deleted row is met under its key, instead of being inserted once more."""
+        return super().merge(instance, load=load, options=[*(options or ()), MeetDeleted()])
+
+    def merge_all(
+        self, instances: Iterable[Entity], *, load: bool = True, options: Sequence[ORMOption] | None = None
+    ) -> Sequence[Entity]:
+        """`merge` for each."""
+        return super().merge_all(instances, load=load, options=[*(options or ()), MeetDeleted()])
 
 
 @event.listens_for(UnitOfWork, "do_orm_execute")
 def _before_statement(executing: ORMExecuteState) -> Any:
     session: Any = executing.session
-    waits = executing.is_select and executing.is_orm_statement and not can_wait()
-    if waits and (touched := awaited_attribute(executing)):
-        # SQLAlchemy would go on and fail inside the driver with a bare MissingGreenlet.
-        raise not_loaded(*touched, "it was touched")
-    if (marking := marking_statement(executing)) is not None:
-        bind = {key: each for key, each in executing.bind_arguments.items() if key == "bind"}
-        options = executing.local_execution_options
-        return session.execute(marking, executing.parameters, execution_options=options, bind_arguments=bind)
-    if wants_filter(executing):
-        add_option(executing, ONLY_UNMARKED)
-    session.unsaved.executed(executing)
-    return None
+    return session.before_statement(executing)
 
 
 @event.listens_for(UnitOfWork, "after_flush")
@@ -117,6 +194,18 @@ class Session(AsyncSession):
     sync_session: UnitOfWork  # pyright: ignore[reportIncompatibleVariableOverride] - narrowed, and set once
 
     _left_by_error = False
+
+    def __init__(
+        self,
+        bind: AsyncEngine | AsyncConnection | None = None,
+        *,
+        binds: dict[Any, AsyncEngine | AsyncConnection] | None = None,
+        sync_session_class: type[SyncSession] | None = None,
+        **kw: Any,
+    ) -> None:
+        """As SQLAlchemy's `AsyncSession`; a session class given is made to do what `UnitOfWork` does."""
+        own = _with_unit_of_work(sync_session_class or self.sync_session_class)
+        super().__init__(bind, binds=binds, sync_session_class=own, **kw)
 
     @overload
     async def execute(
@@ -167,6 +256,7 @@ class Session(AsyncSession):
             if not self._left_by_error:
                 self._report_left_behind()
         finally:  # warnings may be errors, and the connection goes back all the same
+            self._left_by_error = False
             await super().close()
 
     async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
@@ -175,11 +265,7 @@ class Session(AsyncSession):
 
     def _report_left_behind(self) -> None:
         session = self.sync_session
-        if not isinstance(session, UnitOfWork):  # pyright: ignore[reportUnnecessaryIsInstance] - or the user's own class
-            return
-        # On a connection inside somebody else's transaction, what was sent stays for them to commit.
-        joined = isinstance(self.bind, AsyncConnection) and self.bind.in_transaction()
-        if not (lost := session.unsaved.left_behind(session, sent_is_kept=joined)):
+        if not (lost := session.unsaved.left_behind(session, sent_is_kept=session.sent_is_kept)):
             return
         site = session.opened_at
         message = UncommittedChanges(
@@ -190,3 +276,16 @@ class Session(AsyncSession):
             warnings.warn(message, stacklevel=3)
         else:
             warnings.warn_explicit(message, None, site.file, site.line)
+
+
+def _with_unit_of_work(given: type[SyncSession]) -> type[UnitOfWork]:
+    """The session class given, outermost, over ours."""
+    if issubclass(given, UnitOfWork):
+        return given
+    if given not in _mixed:
+        bases: tuple[Any, ...] = (given, UnitOfWork)
+        _mixed[given] = cast("type[UnitOfWork]", type(given.__name__, bases, {}))
+    return _mixed[given]
+
+
+_mixed: WeakKeyDictionary[type[SyncSession], type[UnitOfWork]] = WeakKeyDictionary()

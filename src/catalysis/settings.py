@@ -41,7 +41,7 @@ def async_url(given: str | URL) -> URL:
             "or sqlite:///file.db, with special characters in the password percent-encoded."
         ) from None
     try:
-        is_async = url.get_dialect().is_async
+        is_async = url.get_dialect().get_async_dialect_cls(url).is_async
     except NoSuchModuleError:
         raise SettingsError(f"There is no database driver {url.drivername!r}.") from None
     except ImportError as missing:
@@ -67,11 +67,17 @@ def _asyncpg_query(url: URL) -> URL:
 class DatabaseSettings(BaseSettings):
     """Settings of one database, from `DATABASE_*` variables (or a `.env` file) or from keyword arguments.
 
-    All durations are in seconds.  `DATABASE_URL` unset means an embedded SQLite file in the current folder.
+    All durations are in seconds.  `DATABASE_URL` unset means an embedded SQLite file in the current folder;
+    an empty variable counts as unset.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="DATABASE_", env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix="DATABASE_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     url: str = Field(default=EMBEDDED_URL, repr=False, description="where the database is, password included")

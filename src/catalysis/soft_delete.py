@@ -4,29 +4,18 @@ A model opts in by inheriting `SoftDelete`.  What a session does with that (filt
 delete into a mark) is decided here in plain functions; `session.py` calls them.  Nothing here executes SQL.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import blake2s
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Delete, Index, Table, UniqueConstraint, Update, column, event, update
 from sqlalchemy.orm import Mapper, ORMExecuteState, UserDefinedOption, class_mapper, with_loader_criteria
 
-from catalysis.errors import ModelError
+from catalysis.engine.alchemy import add_option, has_extras, mappers_in, options_of, returning_of
+from catalysis.errors import ModelError, UnsupportedStatement
 
 MARK = "deleted_at"
-
-
-class _MarkForCriteria:
-    """`SoftDelete.deleted_at`, for SQLAlchemy alone.
-
-    `with_loader_criteria` tries its lambda on the mixin itself before any model; a real attribute there would
-    shadow the column's default in pydantic models, so subclasses see none.
-    """
-
-    def __get__(self, instance: object, owner: type) -> ColumnElement[Any]:
-        if owner is SoftDelete:
-            return column(MARK)
-        raise AttributeError(MARK)
 
 
 class SoftDelete:
@@ -35,17 +24,21 @@ class SoftDelete:
     `class Task(SoftDelete, ModelWithIdAndTimestamps, table=True)`, or beside a declarative base.  SELECTs,
     joins, relationships, `any()/has()`, `get`, counts and bulk statements leave marked rows out; deleting an
     instance or by statement marks them; unique constraints become unique indexes over the unmarked rows.
-    Statements over the bare `Table` and textual SQL are left alone.
+    Statements over the bare `Table`, textual SQL, a DELETE inside a CTE, and updates that name each row by its
+    primary key are left alone.
     """
-
-    if not TYPE_CHECKING:
-        deleted_at = _MarkForCriteria()
 
 
 class IncludeDeleted(UserDefinedOption):
     """See `include_deleted`."""
 
     propagate_to_loaders = True
+
+
+class MeetDeleted(IncludeDeleted):
+    """The same for one statement, without a word to the objects that it loads."""
+
+    propagate_to_loaders = False
 
 
 class HardDelete(UserDefinedOption):
@@ -73,41 +66,87 @@ def mark_of(entity: type[Any]) -> datetime:
     return now if aware else now.replace(tzinfo=None)
 
 
-def is_marked(instance: object) -> bool:
-    """Whether the instance, as loaded, is deleted; never loads anything."""
-    return isinstance(instance, SoftDelete) and instance.__dict__.get(MARK) is not None
+def may_be_marked(instance: object) -> bool:
+    """Whether the instance is deleted, or only the database knows; never loads anything."""
+    return isinstance(instance, SoftDelete) and instance.__dict__.get(MARK, _UNKNOWN) is not None
+
+
+_UNKNOWN = object()
 
 
 def marking_statement(executing: ORMExecuteState) -> Update | None:
-    """The UPDATE to run in the place of a DELETE of a `SoftDelete` model; None for every other statement."""
-    statement, mapper = executing.statement, executing.bind_mapper
-    if not isinstance(statement, Delete) or mapper is None or not issubclass(mapper.class_, SoftDelete):
+    """The UPDATE to run in the place of a DELETE of a `SoftDelete` model; None for every other statement.
+
+    Raises:
+        UnsupportedStatement: the DELETE has what an UPDATE would not do.
+    """
+    mapper = executing.bind_mapper
+    if not (executing.is_delete and executing.is_orm_statement and mapper is not None):
         return None
-    if not executing.is_orm_statement or any(
-        isinstance(each, HardDelete) for each in executing.user_defined_options
-    ):
+    if not issubclass(mapper.class_, SoftDelete) or _has_option(executing, HardDelete):
         return None
-    entity = statement.entity_description["entity"]
-    marking: Any = update(entity).values({MARK: mark_of(mapper.class_)})
-    if statement.whereclause is not None:
-        marking = marking.where(statement.whereclause)
-    if returning := [described["expr"] for described in statement.returning_column_descriptions]:
+    statement = executing.statement
+    if not isinstance(statement, Delete) or _cannot_be_an_update(executing, statement, mapper):
+        raise UnsupportedStatement(
+            f"This delete() of {mapper.class_.__name__} cannot be turned into marking its rows: it is of an alias, a "
+            "joined subclass or a lambda, or has CTEs, prefixes, hints or several sets of parameters.  Write the "
+            f"update() of {MARK!r}, or add .options(hard_delete()) to remove the rows."
+        )
+    marking: Any = update(mapper.class_).values({MARK: mark_of(mapper.class_)})
+    if (where := statement.whereclause) is not None:
+        # Parameters given beside an UPDATE would be taken for columns to set.
+        parameters = executing.parameters
+        marking = marking.where(where.params(parameters) if isinstance(parameters, Mapping) else where)
+    if returning := returning_of(statement):
         marking = marking.returning(*returning)
-    if any(isinstance(each, IncludeDeleted) for each in executing.user_defined_options):
-        marking = marking.options(include_deleted())
-    return marking.execution_options(**statement.get_execution_options())
+    return marking.options(*options_of(statement)).execution_options(**statement.get_execution_options())
 
 
-def wants_filter(executing: ORMExecuteState) -> bool:
-    """Whether marked rows are to be left out of the statement about to run."""
+def _cannot_be_an_update(executing: ORMExecuteState, statement: Delete, mapper: Mapper[Any]) -> bool:
+    return (
+        statement.entity_description["entity"] is not mapper.class_
+        or mapper.columns[MARK].table is not mapper.local_table
+        or has_extras(statement)
+        or isinstance(executing.parameters, list)
+    )
+
+
+def leave_out_marked(executing: ORMExecuteState) -> None:
+    """Add to the statement about to run what leaves marked rows out, unless it asks for them."""
     if executing.is_column_load:  # by primary key, of a row that the session holds already
-        return False
-    seen = any(isinstance(each, IncludeDeleted | HardDelete) for each in executing.user_defined_options)
+        return
+    if _has_option(executing, IncludeDeleted, HardDelete):
+        return
     # A plain SELECT may hold subqueries and CTEs over mapped classes, and the option reaches those.
-    return not seen and (executing.is_orm_statement or executing.is_select)
+    if executing.is_orm_statement or executing.is_select:
+        add_option(executing, ONLY_UNMARKED)
+    if executing.is_update or executing.is_delete:
+        executing.statement = _without_marked_sources(executing)
 
 
-ONLY_UNMARKED = with_loader_criteria(SoftDelete, lambda cls: cls.deleted_at.is_(None), include_aliases=True)
+def _without_marked_sources(executing: ORMExecuteState) -> Any:
+    """The option reaches the target alone; UPDATE … FROM and DELETE … USING have more tables."""
+    statement: Any = executing.statement
+    if not isinstance(statement, Update | Delete) or statement.whereclause is None:
+        return statement
+    others = {each for each in mappers_in(statement.whereclause) if each is not executing.bind_mapper}
+    models: list[Any] = [each.class_ for each in others if issubclass(each.class_, SoftDelete)]
+    return statement.where(*[model.deleted_at.is_(None) for model in models]) if models else statement
+
+
+def _has_option(executing: ORMExecuteState, *kinds: type[UserDefinedOption]) -> bool:
+    return any(isinstance(each, kinds) for each in executing.user_defined_options)
+
+
+def _is_unmarked(cls: Any) -> ColumnElement[bool]:
+    # SQLAlchemy tries it on the mixin itself first, which has no such column; and it would wrap a global constant.
+    mark: ColumnElement[Any] = getattr(cls, "deleted_at", column("deleted_at"))
+    return mark.is_(None)
+
+
+ONLY_UNMARKED = with_loader_criteria(
+    SoftDelete, _is_unmarked, include_aliases=True, track_closure_variables=False
+)
 """The option that leaves marked rows out of everything a statement touches, eager and later lazy loads included."""
 
 
@@ -120,20 +159,30 @@ def _opt_in(mapper: Mapper[Any], cls: type[Any]) -> None:
             f"{cls.__name__} inherits SoftDelete but has no column {MARK!r}.  Inherit ModelWithIdAndTimestamps "
             f"too, or add `{MARK}: Mapped[datetime | None]`."
         )
-    table = cast("Table[Any]", mapper.local_table)
-    if isinstance(mapper.local_table, Table) and MARK in table.columns:
-        _let_keys_be_reused(table)
+    if mapper.inherits is not None and not issubclass(mapper.inherits.class_, SoftDelete):
+        raise ModelError(
+            f"{cls.__name__} inherits SoftDelete, but the mapped class above it, {mapper.inherits.class_.__name__}, "
+            "does not: a query of that one would show deleted rows.  Let the topmost mapped class inherit SoftDelete."
+        )
+    mark, table = mapper.columns[MARK], cast("Any", mapper.local_table)
+    if isinstance(table, Table) and mark.table is table:
+        _let_keys_be_reused(cast("Table[Any]", table), mark.is_(None))
 
 
-def _let_keys_be_reused(table: "Table[Any]") -> None:
-    """Turn unique constraints into unique indexes over unmarked rows, so that a deleted row frees its key."""
-    unmarked = table.columns[MARK].is_(None)
+def _let_keys_be_reused(table: "Table[Any]", unmarked: ColumnElement[bool]) -> None:
+    """Turn unique constraints into unique indexes over unmarked rows, so that a deleted row frees its key.
+
+    A deferrable constraint stays: an index cannot wait for the end of the transaction.
+    """
     for constraint in [c for c in table.constraints if isinstance(c, UniqueConstraint)]:
+        if constraint.deferrable or constraint.initially:
+            continue
         table.constraints.discard(constraint)
         for unique in (columns := list(constraint.columns)):
             unique.unique = None
         name = str(constraint.name) if constraint.name else _index_name(table, [c.name for c in columns])
-        Index(name, *columns, unique=True, postgresql_where=unmarked, sqlite_where=unmarked)
+        only_unmarked: dict[str, Any] = {"postgresql_where": unmarked, "sqlite_where": unmarked}
+        Index(name, *columns, unique=True, **{**constraint.dialect_kwargs, **only_unmarked})
     for index in table.indexes:
         if index.unique:
             for dialect in ("postgresql", "sqlite"):

@@ -6,11 +6,11 @@ Only descriptions are kept, a handful of them, never the objects: a session may 
 import re
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
-from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import TextClause
 
 SHOWN = 5
@@ -18,18 +18,23 @@ SHOWN = 5
 ONLY_EXPLAINED = "catalysis_only_explained"
 """Execution option of a statement that passes a session's hooks and is not executed."""
 
-_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP)\b", re.IGNORECASE)
+_WRITES = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:WITH\b.*?\b(?=INSERT|UPDATE|DELETE|MERGE)|)"
+    r"(INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def describe(instance: object, change: str) -> str:
-    """`Task 0190… (changed)`: the class, the key where there is one, and what happened."""
-    state = inspect(instance, raiseerr=False)
-    key = (
-        ""
-        if state is None
-        else " ".join(str(k) for k in state.mapper.primary_key_from_instance(instance) if k)
-    )
-    return f"{type(instance).__name__} {key} ({change})".replace("  ", " ")
+    """`Task 0190… (changed)`: the class, its key where that is a number or a UUID, and what happened.
+
+    Nothing is loaded for it, and a key of another kind is left out: it may be a secret.
+    """
+    state: Any = inspect(instance)
+    columns = [state.mapper.get_property_by_column(column).key for column in state.mapper.primary_key]
+    key = [state.dict.get(name) for name in columns]
+    shown = [str(part) for part in key if isinstance(part, int | UUID)]
+    return " ".join([type(instance).__name__, *shown, f"({change})"])
 
 
 class UnsavedWork:
@@ -46,16 +51,19 @@ class UnsavedWork:
         self._note_each((each for each in session.dirty if session.is_modified(each)), "changed")
         self._note_each(session.deleted, "deleted")
 
-    def executed(self, executing: ORMExecuteState) -> None:
-        """Note a statement that writes."""
+    def written_by(self, executing: ORMExecuteState) -> str | None:
+        """The description of a statement that writes; None for one that does not, or is not really executed."""
         statement: Any = executing.statement
         if executing.execution_options.get(ONLY_EXPLAINED):
-            return
-        if isinstance(statement, UpdateBase):
-            table: Any = statement.table
-            self._note(f"{statement.__visit_name__.upper()} of {getattr(table, 'name', table)}")
-        elif isinstance(statement, TextClause) and (verb := _WRITES.match(statement.text)):
-            self._note(f"{verb[1].upper()} by textual SQL")
+            return None
+        if executing.is_insert or executing.is_update or executing.is_delete:  # a lambda's too
+            verb = "INSERT" if executing.is_insert else "UPDATE" if executing.is_update else "DELETE"
+            mapper = executing.bind_mapper
+            table = mapper.local_table if mapper is not None else getattr(statement, "table", None)
+            return f"{verb} of {getattr(table, 'name', 'a table')}"
+        if isinstance(statement, TextClause) and (found := _WRITES.match(statement.text)):
+            return f"{found[1].upper()} by textual SQL"
+        return None
 
     def savepoint_begun(self, savepoint: SessionTransaction) -> None:
         """Remember how much there was."""
@@ -86,7 +94,8 @@ class UnsavedWork:
                 self.first.append(describe(instance, change))
             self.count += 1
 
-    def _note(self, description: str) -> None:
+    def note(self, description: str) -> None:
+        """Note a statement that has succeeded."""
         if len(self.first) < SHOWN:
             self.first.append(description)
         self.count += 1

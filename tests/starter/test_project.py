@@ -72,7 +72,7 @@ def test_its_tests_run_on_sqlite_by_default(project: Path):
         "-q",
         "-p",
         "no:cacheprovider",
-        "tests/test_seed.py",
+        "tests/test_answers.py",
         cwd=project,
         TEST_DATABASE_URL="",
     )

@@ -36,7 +36,7 @@ from catalysis.starter.app.settings import AppSettings
 from catalysis.starter.app.tokens import sign_token
 
 SETTINGS = AppSettings.load(secret_key="only for tests, and long enough for HS256")
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "4"))
 """Requests for each operation that fit the schema; as many that do not are sent, too."""
 
 MANY = 16

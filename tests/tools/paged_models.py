@@ -1,9 +1,10 @@
 """Models for the tests of pages: owners of tasks, tags across them, and one model with a column of every type."""
 
 import enum
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -103,6 +104,42 @@ class Everything(Base):
 
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+VALUES: dict[str, list[Any]] = {
+    "integer": [-(2**31), -1, 0, 7, 2**31 - 1],
+    "big": [-(2**63), -(2**53) - 1, 0, 2**53 + 1, 2**63 - 1],
+    "floating": [-math.inf, -1e308, -0.1, -5e-324, 0.0, 0.1, 0.1 + 0.2, 2.0, 1e16 + 2, math.inf],
+    "decimal": [
+        Decimal("-123456789012345678.000000000001"),
+        Decimal("-0.1"),
+        Decimal(0),
+        Decimal("0.100000000001"),
+    ],
+    "text": ["", " ", "'", "A", "Z", "a", 'quoted "text"', "\n", "é", "ß", "日本", "\U0001f600", "x" * 500],
+    "fixed": ["a", "a b", "ab", "b"],
+    "flag": [False, True],
+    "blob": [b"", b"\0", b"\0\xff", b"a", b"\xff"],
+    "uuid": [UUID(int=0), UUID(int=1), UUID("018f0000-0000-7000-8000-000000000000"), UUID(int=2**128 - 1)],
+    "day": [date.min, date(1969, 12, 31), date(2024, 2, 29), date.max],
+    "naive": [
+        datetime(1, 1, 1),
+        datetime(2024, 1, 1),
+        datetime(2024, 1, 1, 0, 0, 0, 1),
+        datetime(9999, 12, 31, 23),
+    ],
+    "aware": [START, START + timedelta(microseconds=1), START.replace(tzinfo=timezone(timedelta(hours=-9)))],
+    "clock": [time.min, time(12), time(12, 0, 0, 1), time.max],
+    "duration": [
+        timedelta(0),
+        timedelta(microseconds=1),
+        timedelta(seconds=90),
+        timedelta(days=400, seconds=5),
+    ],
+    "colour": [Colour.GREEN, Colour.RED],
+    "colour_text": [Colour.GREEN, Colour.RED],
+}
+"""Values of each column of `Everything` but its key."""
 
 
 def tasks(count: int) -> list[Task]:

@@ -47,7 +47,19 @@ def test_a_cursor_stays_short():
 
 def test_cursors_of_today_are_read_tomorrow():
     position = Position(
-        (None, True, 7, 0.1, Decimal("1.50"), "é", b"\0", UUID(int=7), date(2024, 2, 29), time(1, 2), timedelta(1, 2))
+        (
+            None,
+            True,
+            7,
+            0.1,
+            Decimal("1.50"),
+            "é",
+            b"\0",
+            UUID(int=7),
+            date(2024, 2, 29),
+            time(1, 2),
+            timedelta(1, 2),
+        )
     )
     cursor = (
         "WzEsIm9yZGVyIiwwLFtudWxsLHRydWUsNyxbImYiLCIwLjEiXSxbIm4iLCIxLjUwIl0sIsOpIixbImIiLCIwMCJdLFsidSIsIjAwMDAwMDAw"

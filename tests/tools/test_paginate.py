@@ -55,10 +55,10 @@ class TaskDTO(DTO):
 
 @pytest.fixture
 async def engine(backend_url: str) -> AsyncIterator[AsyncEngine]:
-    """45 tasks; owner 1 has the even ones, owner 2 none; tag 1 is on every task, tag 2 on every fifth."""
+    """45 tasks; owner 1 has the even ones, owners 2 and 3 none; tag 1 is on every task, tag 2 on every fifth."""
     async with engine_with_tables(backend_url) as engine:
         async with AsyncSession(engine) as session:
-            session.add_all([Owner(id=1, name="Ann"), Owner(id=2, name="Bob")])
+            session.add_all([Owner(id=1, name="Ann"), Owner(id=2, name="Bob"), Owner(id=3, name="Eve")])
             tags = [Tag(id=1, name="all"), Tag(id=2, name="fifth")]
             for task in tasks(45):
                 task.owner_id = None if task.id % 2 else 1
@@ -144,12 +144,18 @@ SHAPES: dict[str, Any] = {
     "distinct column": select(Task.priority).distinct(),
     "distinct columns": select(Task.priority, Task.owner_id.label("owner")).distinct(),
     "distinct entity": select(Task).join(Task.tags).distinct(),
+    "self join": select(one := aliased(Task), two := aliased(Task)).join(two, one.owner_id == two.owner_id),
+    "outer join for its far side": select(Task).select_from(Owner).outerjoin(Owner.tasks),
+    "self join that repeats": select(one).join(two, one.priority == two.priority),
     "grouped": select(Task.priority, func.count()).group_by(Task.priority),
     "grouped entity": select(Owner, func.count(Task.id)).outerjoin(Owner.tasks).group_by(Owner.id),
     "having": select(Task.priority).group_by(Task.priority).having(func.count() > 8),
     "aggregate": select(func.count(Task.id)),
     "select_from": select(Task).select_from(Owner).join(Owner.tasks),
     "select_from a join": select(Owner).select_from(join(Task, Owner)),
+    "select_from a join, criteria": (
+        select(Task).select_from(join(Owner, Task)).options(with_loader_criteria(Task, Task.id > 20))
+    ),
     "union": select(Task.id).where(Task.id < 20).union(select(Task.id).where(Task.id > 10)).order_by("id"),
     "table": select(Task.__table__),
     "inheritance": select(Animal),

@@ -20,7 +20,6 @@ from catalysis.tools.statement import (
     collection_from_join,
     distinct_on,
     groups,
-    has_having,
     is_distinct,
     is_joined,
     is_limited,
@@ -68,16 +67,26 @@ def test_every_way_to_write_an_order_is_read():
 @pytest.mark.parametrize(
     ("question", "yes", "no"),
     [
-        (is_limited, [plain_select.limit(1), plain_select.offset(1), plain_select.fetch(1), union.limit(1)], []),
+        (
+            is_limited,
+            [plain_select.limit(1), plain_select.offset(1), plain_select.fetch(1), union.limit(1)],
+            [],
+        ),
         (is_distinct, [plain_select.distinct(), plain_select.ext(distinct_on_extension(Task.id))], [union]),
         (distinct_on, [plain_select.ext(distinct_on_extension(Task.id))], [plain_select.distinct(), union]),
-        (groups, [plain_select.group_by(Task.id), plain_select.group_by(tuple_(Task.id, Task.title))], [union]),
-        (has_having, [plain_select.having(Task.id > 1)], []),
+        (
+            groups,
+            [plain_select.group_by(Task.id), plain_select.group_by(tuple_(Task.id, Task.title))],
+            [union],
+        ),
         (is_selecting_from, [plain_select.select_from(Owner)], [plain_select.join(Owner)]),
         (is_joined, [plain_select.join(Owner), plain_select.join(Owner).with_only_columns(Task.id)], []),
         (
             options,
-            [plain_select.options(include_deleted()), plain_select.options(with_loader_criteria(Task, Task.id > 1))],
+            [
+                plain_select.options(include_deleted()),
+                plain_select.options(with_loader_criteria(Task, Task.id > 1)),
+            ],
             [
                 plain_select.options(joinedload(Task.tags)),
                 plain_select.options(joinedload("*"), load_only(Task.id), defaultload(Task.owner)),
@@ -101,7 +110,9 @@ def test_the_parts_of_a_statement_are_found(question: Any, yes: list[Any], no: l
 
 def test_options_survive_a_change_of_columns():
     option = include_deleted()
-    statement = select(Task).options(option, joinedload(Task.tags)).join(Task.owner).with_only_columns(Task.id)
+    statement = (
+        select(Task).options(option, joinedload(Task.tags)).join(Task.owner).with_only_columns(Task.id)
+    )
     assert options(statement) == [option]
 
 
@@ -118,7 +129,9 @@ def test_a_copy_without_order_locks_and_options():
 
 def test_what_is_selected_from():
     def names(statement: Any) -> list[list[str]]:
-        return [[str(getattr(leaf, "name", leaf)) for leaf in leaves(origin)] for origin in origins(statement)]
+        return [
+            [str(getattr(leaf, "name", leaf)) for leaf in leaves(origin)] for origin in origins(statement)
+        ]
 
     assert names(select(Task)) == [["task"]]
     assert names(select(Task).options(joinedload(Task.owner))) == [["task"]]

@@ -21,16 +21,25 @@ from catalysis.session import Session
 
 
 def database_of(connection: HTTPConnection) -> Database:
-    """The database of the application that answers: the one its `lifespan` was given, else the process's own."""
-    return getattr(connection.app.state, "database", None) or DatabaseService.database()
+    """The database of the application that answers: the one its `lifespan` was given, else the process's own.
+
+    An application that is mounted runs no lifespan: it uses the database of the one it is mounted in, which
+    reaches it with the request's state, unless its own `app.state.database` is set.
+    """
+    for state in (connection.app.state, connection.state):
+        if isinstance(database := getattr(state, "database", None), Database):
+            return database
+    return DatabaseService.database()
 
 
 async def get_session(connection: HTTPConnection) -> AsyncIterator[Session]:
     """The dependency behind `DatabaseDep`: a session for the route, closed before the response is sent.
 
     An error in the route rolls back.  Nothing is committed by itself: say `await db.commit()` in the route.
+    Once closed it stays closed: a background task or the body of a stream opens its own session, or SQLAlchemy
+    raises InvalidRequestError; to give the connection back early, and go on, there is `await db.reset()`.
     """
-    async with database_of(connection).session() as session:
+    async with database_of(connection).session(close_resets_only=False) as session:
         session.sync_session.opened_at = _site_of(connection) or session.sync_session.opened_at
         yield session
 
@@ -38,7 +47,11 @@ async def get_session(connection: HTTPConnection) -> AsyncIterator[Session]:
 # scope="function": FastAPI runs the exit code of other dependencies after the response, and a response that
 # streams for a minute would keep its connection for a minute.
 DatabaseDep = Annotated[Session, Depends(get_session, scope="function")]
-"""`async def route(db: DatabaseDep)`: a `Session` for this request."""
+"""`async def route(db: DatabaseDep)`: a `Session` for this request.
+
+A dependency of your own that yields and takes a `DatabaseDep` must end before the session does, so it is declared
+with the same scope: `Depends(yours, scope="function")`.
+"""
 
 
 def _site_of(connection: HTTPConnection) -> CallSite | None:
@@ -48,22 +61,25 @@ def _site_of(connection: HTTPConnection) -> CallSite | None:
 
 def lifespan(
     database: Database | None = None, *, create_tables: bool | MetaData = False
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Database]]]:
     """`FastAPI(lifespan=lifespan(db))`: the routes use `db` (default: the process's own), closed at shutdown.
+
+    It yields the state that carries `db` to mounted applications; inside a lifespan of your own:
+    `async with lifespan(db)(app) as state: yield state`.
 
     `create_tables` makes missing tables at the start (True: SQLModel's), for trying things out; migrations are
     for the rest.
     """
 
     @asynccontextmanager
-    async def live(app: FastAPI) -> AsyncGenerator[None]:
-        app.state.database = database or DatabaseService.database()
+    async def live(app: FastAPI) -> AsyncGenerator[dict[str, Database]]:
+        used = app.state.database = database or DatabaseService.database()
         if create_tables is not False:
-            await app.state.database.create_all(None if create_tables is True else create_tables)
+            await used.create_all(None if create_tables is True else create_tables)
         try:
-            yield
+            yield {"database": used}
         finally:
-            await app.state.database.close()
+            await used.close()
 
     return live
 
@@ -102,9 +118,10 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, ValidationError)
-    return _answer(
-        422, jsonable_encoder(error.errors(include_url=False, include_context=False, include_input=False))
-    )
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    if any(fault["type"] == "get_attribute_error" for fault in faults):
+        raise error  # an object of ours could not be read: no fault of the client's, and none of its business
+    return _answer(422, jsonable_encoder(faults))
 
 
 async def _invalid_page(request: Request, error: Exception) -> Response:

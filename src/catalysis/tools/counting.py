@@ -13,7 +13,6 @@ from sqlalchemy.ext.compiler import compiles
 from catalysis.tools.statement import (
     Pageable,
     groups,
-    has_having,
     is_distinct,
     is_selecting_from,
     options,
@@ -60,7 +59,7 @@ def _has_a_row_for_each_row_of_from(statement: Select[*tuple[Any, ...]]) -> bool
     Not if they make rows (DISTINCT, GROUP BY, an aggregate, a function that returns a set), nor with an explicit
     `select_from`, whose entities SQLAlchemy may know by the columns only.
     """
-    if is_distinct(statement) or groups(statement) or has_having(statement) or is_selecting_from(statement):
+    if is_distinct(statement) or groups(statement) or is_selecting_from(statement):
         return False
     return all(
         described["expr"] is described.get("entity") or isinstance(plain(described["expr"]), Column)

@@ -110,27 +110,21 @@ async def paginate_keyset(
         if start is None or not seek.refused(error):
             raise
         raise InvalidPage(UNREADABLE) from error
-    items, keys = cut(result, hidden=len(seek.terms))
-    return _arranged(seek, items, keys, size, start, backward=before is not None)
+    read = list(zip(*cut(seek.selecting, result, hidden=len(seek.terms)), strict=True))
+    return _arranged(seek, read, size, start, backward=before is not None)
 
 
 def _arranged(
-    seek: Seek,
-    items: list[Any],
-    keys: list[Sequence[Any]],
-    size: int,
-    start: Position | None,
-    *,
-    backward: bool,
+    seek: Seek, read: list[tuple[Any, Sequence[Any]]], size: int, start: Position | None, *, backward: bool
 ) -> KeysetPage[Any]:
-    """The page of up to `size` items, given those and one more, in the order they were read."""
-    more = len(items) > size
-    if more and seek.write(keys[size - 1]) == seek.write(keys[size]):
+    """The page, given up to `size` items and one more as they were read, each with the values it stands at."""
+    more = len(read) > size
+    if more and seek.write(read[size - 1][1]) == seek.write(read[size][1]):
         raise InvalidPage(
             "Two rows are equal in every term of the order, and a page that begins between them would miss one.  "
             "Add a column to order_by() that tells them apart, such as the primary key of every joined table."
         )
-    items, keys = items[:size], keys[:size]
+    items, keys = [item for item, _ in read[:size]], [key for _, key in read[:size]]
     onward = seek.write(keys[-1]) if more else None
     back = None
     if start is not None:

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList
 from sqlalchemy.sql.functions import cube, grouping_sets, rollup
 from sqlalchemy.sql.operators import and_, eq
+from sqlalchemy.sql.visitors import iterate
 
 from catalysis.tools.statement import (
     Pageable,
@@ -83,10 +84,19 @@ def order_of(statement: Pageable) -> Order:
     known = [term.expression for term in given if term is not None]
     added: list[Term] = []
     for expression in identity + repeating:
-        if not any(expression.compare(other) for other in known):
+        if not any(same(expression, other) for other in known):
             known.append(expression)
             added.append(Term(expression, descending, nullable=_nullable(expression, solid)))
     return Order(given, added, repeating)
+
+
+def same(one: ColumnElement[Any], other: ColumnElement[Any]) -> bool:
+    """Whether two expressions are one, over the same tables; SQLAlchemy takes two aliases of one table for equal."""
+    return one.compare(other) and _tables(one) == _tables(other)
+
+
+def _tables(expression: ColumnElement[Any]) -> list[FromClause]:
+    return [part.table for part in iterate(expression) if isinstance(part, Column)]
 
 
 def fingerprint(terms: list[Term], dialect: Dialect) -> str:
@@ -159,7 +169,7 @@ def _repeating(
 
     def is_fixed(column: ColumnElement[Any]) -> bool:
         return any(
-            one.compare(column) and (not isinstance(other, Column) or other.table in settled)
+            same(one, column) and (not isinstance(other, Column) or other.table in settled)
             for one, other in equations
         )
 

@@ -3,12 +3,13 @@
 Nothing here changes which rows a statement gives: they are put in a definite order, cut and counted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, TypeVarTuple, cast, get_args, overload
 
 from pydantic import BaseModel, ConfigDict, computed_field
 from sqlalchemy import BigInteger, CompoundSelect, Result, Row, Select, literal
+from sqlalchemy.engine import result_tuple
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalysis.errors import InvalidPage
@@ -40,7 +41,7 @@ class Page(BaseModel, Generic[T]):
     total: int | None
     """Rows on all pages; what the number is worth says `total_kind`."""
     total_kind: TotalKind
-    """`exact`; `estimated` by the planner; `capped`: there are more than `total`; `none`: not asked for."""
+    """`exact`; `estimated` by the planner; `capped`: at least `total`; `none`: not asked for."""
     has_next: bool
 
     @computed_field
@@ -115,7 +116,7 @@ async def paginate(
         raise InvalidPage(f"total is none of {', '.join(get_args(TotalKind))}.")
 
     planned, hidden = _plan_page(statement, offset, size + 1)
-    rows, _ = cut(await session.execute(planned), hidden)
+    rows, _ = cut(statement, await session.execute(planned), hidden)
     read = _Read(offset, len(rows), reached_end=len(rows) <= size and (bool(rows) or page == 1))
     number, kind = await _count(session, statement, total, count_limit, read)
     return Page(
@@ -190,16 +191,20 @@ def check_statement(statement: object) -> None:
         )
 
 
-def cut(result: Result[*tuple[Any, ...]], hidden: int) -> tuple[list[Any], list[Sequence[Any]]]:
-    """The items of a result, without its last `hidden` columns, and the values of those for each item."""
+def cut(statement: Pageable, result: Result[*tuple[Any, ...]], hidden: int) -> tuple[list[Any], list[Any]]:
+    """The items of a statement's result, without its last `hidden` columns, and the values of those for each item."""
     if getattr(getattr(result, "context", None), "requires_uniquing", False):
         result = result.unique()
-    if not hidden:
-        rows = list(result)
-        return [row[0] for row in rows] if rows and len(rows[0]) == 1 else rows, []
-    frozen = result.freeze()
-    if (first := frozen().first()) is None:
+    rows = list(result)
+    if not rows:
         return [], []
-    width = len(first) - hidden
-    items = frozen().scalars() if width == 1 else frozen().columns(*range(width))
-    return list(items), list(frozen().columns(*range(width, len(first))))
+    own = len(rows[0]) - hidden
+    values = [row[own:] for row in rows]
+    if own == 1:
+        return [row[0] for row in rows], values
+    if not hidden or not isinstance(statement, Select):
+        return rows, values
+    # `Result.columns()` would find the columns by their names, and two entities may share one.
+    described = statement.column_descriptions
+    make = result_tuple([each["name"] for each in described], [(each["expr"],) for each in described])
+    return [make(row[:own]) for row in rows], values

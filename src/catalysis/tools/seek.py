@@ -16,7 +16,7 @@ from sqlalchemy.types import NullType
 from catalysis.errors import InvalidPage
 from catalysis.tools.capabilities import Capabilities
 from catalysis.tools.cursor import UNREADABLE, Position, read_cursor, write_cursor
-from catalysis.tools.ordering import Term, fingerprint, order_of
+from catalysis.tools.ordering import Term, fingerprint, order_of, same
 from catalysis.tools.sort_values import SortType, sort_type
 from catalysis.tools.statement import distinct_on, groups, is_distinct, plain, with_hidden
 
@@ -117,7 +117,7 @@ def plan_seek(statement: Any, capabilities: Capabilities) -> Seek:
     if is_distinct(selecting):
         selected = [plain(column) for column in selecting.selected_columns]
         for term in terms:
-            if not any(term.expression.compare(column) for column in selected):
+            if not any(same(term.expression, column) for column in selected):
                 raise InvalidPage(
                     f"A DISTINCT statement is ordered by {term.expression}, which it does not select.  Select it, or "
                     "make the statement a subquery and order that."

@@ -62,12 +62,6 @@ def distinct_on(statement: Pageable) -> list[ColumnElement[Any]]:
     return [expression for clause in clauses if (expression := read_order(clause, statement)[0]) is not None]
 
 
-def has_having(statement: Pageable) -> bool:
-    """Whether it has HAVING."""
-    parts: Any = statement
-    return bool(parts._having_criteria)
-
-
 def is_selecting_from(statement: Pageable) -> bool:
     """Whether it was told what to select from, by `select_from()`."""
     parts: Any = statement

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from catalysis.engine.drivers import asyncpg, sqlite
 from catalysis.settings import DatabaseSettings
@@ -12,19 +13,38 @@ from catalysis.settings import DatabaseSettings
 def make_engine(url: URL, settings: DatabaseSettings, given: dict[str, Any]) -> AsyncEngine:
     """An engine for `url`, as `settings` and the driver want it; `given` options win over both.
 
-    Parameters stay out of logs and exceptions unless `hide_parameters=False` is given.
+    `connect_args`, and `server_settings` in them, are merged key by key.  Parameters stay out of logs and
+    exceptions unless `hide_parameters=False` is given.
     """
+    embedded = url.get_driver_name() == "aiosqlite"
     options: dict[str, Any] = {"echo": settings.echo, "hide_parameters": True}
-    if url.get_driver_name() == "aiosqlite":
-        engine = create_async_engine(url, **options | sqlite.engine_options(url, settings) | given)
-        sqlite.prepare(engine.sync_engine)
-        return engine
-    options |= {
+    options |= _pool_options(url, settings, given) | given
+    if embedded:
+        options["connect_args"] = _merged(sqlite.connect_args(settings), given.get("connect_args", {}))
+    elif url.get_driver_name() == "asyncpg":
+        options["connect_args"] = _merged(asyncpg.connect_args(settings), given.get("connect_args", {}))
+    engine = create_async_engine(url, **options)
+    if embedded:
+        sqlite.prepare(engine.sync_engine, given.get("isolation_level"))
+    return engine
+
+
+def _pool_options(url: URL, settings: DatabaseSettings, given: dict[str, Any]) -> dict[str, Any]:
+    """What a pool that queues is told; others refuse it, as those of a database in memory, or `NullPool`."""
+    dialect: Any = url.get_dialect()
+    if "pool" in given or not issubclass(given.get("poolclass") or dialect.get_pool_class(url), QueuePool):
+        return {}
+    return {
         "pool_size": settings.pool_size,
         "max_overflow": settings.max_overflow,
         "pool_timeout": settings.pool_timeout,
         "pool_recycle": settings.pool_recycle,
     }
-    if url.get_driver_name() == "asyncpg":
-        options |= asyncpg.engine_options(settings)
-    return create_async_engine(url, **options | given)
+
+
+def _merged(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    merged = ours | given
+    for key in ours.keys() & given.keys():
+        if isinstance(ours[key], dict):
+            merged[key] = ours[key] | given[key]
+    return merged

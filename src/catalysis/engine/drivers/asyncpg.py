@@ -5,10 +5,10 @@ from typing import Any
 from catalysis.settings import DatabaseSettings
 
 
-def engine_options(settings: DatabaseSettings) -> dict[str, Any]:
+def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
     """What asyncpg is told when it connects."""
     connect: dict[str, Any] = {"timeout": settings.connect_timeout}
     if settings.statement_timeout is not None:
         milliseconds = round(settings.statement_timeout * 1000)
         connect["server_settings"] = {"statement_timeout": str(milliseconds)}
-    return {"connect_args": connect}
+    return connect

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import func
 from sqlmodel import select
 
-from catalysis import Session
+from catalysis import Session, bulk_insert, upsert
 from catalysis.starter.app.models import (
     Category,
     Group,
@@ -25,7 +25,6 @@ from catalysis.starter.app.models import (
 )
 from catalysis.starter.app.passwords import hash_password
 from catalysis.starter.app.permissions import ADMIN, MEMBER, PERMISSIONS, ROLES
-from catalysis.tools.bulk import bulk_insert, upsert
 
 DEMO_PASSWORD = "catalysis-demo"  # noqa: S105 - of the demo users only, and printed at every start
 DEMO_LOGINS = {"admin": ADMIN, "maria": "manager", "ben": MEMBER}

@@ -1,5 +1,6 @@
 """Tasks: whose they are, what can be asked about them, and what becomes of them."""
 
+import asyncio
 from uuid import uuid4
 
 import httpx
@@ -172,6 +173,14 @@ async def test_a_task_and_its_category_are_made_together(ann: httpx.AsyncClient,
     async with database.session() as db:
         [category] = (await db.exec(select(Category).where(Category.name == "fresh"))).all()
     assert {each["category_id"] for each in made} == {str(category.id)}
+
+
+async def test_callers_at_once_make_one_category(ann: httpx.AsyncClient, database: Database):
+    body = {"title": "x", "category_name": "fresh"}
+    answers = await asyncio.gather(*(ann.post("/tasks/in-category", json=body) for _ in range(5)))
+    assert [each.status_code for each in answers] == [201] * 5
+    async with database.session() as db:
+        assert len((await db.exec(select(Category).where(Category.name == "fresh"))).all()) == 1
 
 
 async def test_a_category_does_not_stay_without_its_task(

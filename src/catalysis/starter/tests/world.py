@@ -5,11 +5,10 @@ from uuid import UUID
 
 from sqlmodel import select
 
-from catalysis import Session
+from catalysis import Session, bulk_insert
 from catalysis.starter.app.models import Category, Group, Membership, Role, Task, TaskStatus, User
 from catalysis.starter.app.permissions import ADMIN, MEMBER
 from catalysis.starter.app.seed import install_roles
-from catalysis.tools.bulk import bulk_insert
 
 PASSWORD = "correct horse battery staple"
 MANY = 8

@@ -2,19 +2,19 @@
 
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 # PostgreSQL stores every character but NUL.
-_PRINTABLE = r"^[^\x00]*$"
+_STORABLE = r"^[^\x00]*$"
 
 Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=_PRINTABLE)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=_STORABLE)
 ]
 Title = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_PRINTABLE)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_STORABLE)
 ]
-ShortText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=_PRINTABLE)]
-LongText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=5000, pattern=_PRINTABLE)]
+ShortText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=_STORABLE)]
+LongText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=5000, pattern=_STORABLE)]
 Username = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,49}$")]
 Email = Annotated[
     str, StringConstraints(to_lower=True, max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+\.[^@\s\x00]+$")
@@ -22,7 +22,6 @@ Email = Annotated[
 Password = Annotated[str, StringConstraints(min_length=10, max_length=128)]
 Color = Annotated[str, StringConstraints(to_lower=True, pattern=r"^#[0-9A-Fa-f]{6}$")]
 Priority = Annotated[int, Field(ge=1, le=5, description="1 is urgent, 5 can wait")]
-Due = AwareDatetime
 
 
 def left_out() -> Any:

@@ -33,7 +33,7 @@ class Permission(Model, table=True):
 class Role(Model, table=True):
     """A named set of permissions; a user has one role."""
 
-    name: str = Field(max_length=50, unique=True)
+    name: str = Field(max_length=100, unique=True)
     description: str = Field(default="", max_length=200)
 
     permissions: Mapped[list[Permission]] = Relationship(

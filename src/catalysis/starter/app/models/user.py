@@ -21,7 +21,7 @@ class User(SoftDelete, Model, table=True):
 
     username: str = Field(max_length=50, unique=True)
     email: str = Field(max_length=254, unique=True)
-    full_name: str = Field(default="", max_length=100)
+    full_name: str = Field(default="", max_length=200)
     # repr=False keeps the hash out of logs and tracebacks.
     password_hash: str = Field(max_length=255, repr=False)
     token_generation: int = Field(default=0)

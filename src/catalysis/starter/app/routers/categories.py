@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from catalysis import DatabaseDep
+from catalysis import DatabaseDep, Page, paginate
 from catalysis.starter.app.dependencies import CurrentUser, require_permission
 from catalysis.starter.app.dtos.categories import (
     CategoriesToSave,
@@ -17,7 +17,6 @@ from catalysis.starter.app.dtos.categories import (
 )
 from catalysis.starter.app.models import User
 from catalysis.starter.app.services import categories
-from catalysis.tools.paginate import Page, paginate
 
 router = APIRouter(prefix="/categories", tags=["categories"])
 

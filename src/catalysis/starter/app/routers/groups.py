@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from catalysis import DatabaseDep
+from catalysis import DatabaseDep, Page, paginate
 from catalysis.starter.app.dependencies import CurrentUser, require_permission
 from catalysis.starter.app.dtos.groups import (
     CreateGroupDTO,
@@ -18,7 +18,6 @@ from catalysis.starter.app.dtos.groups import (
 from catalysis.starter.app.dtos.pages import Paging
 from catalysis.starter.app.models import User
 from catalysis.starter.app.services import groups
-from catalysis.tools.paginate import Page, paginate
 
 router = APIRouter(prefix="/groups", tags=["groups"])
 

@@ -5,14 +5,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from catalysis import DatabaseDep
+from catalysis import DatabaseDep, Page, paginate
 from catalysis.starter.app.dependencies import require_permission
 from catalysis.starter.app.dtos.pages import Paging
 from catalysis.starter.app.dtos.roles import CreateRoleDTO, PermissionDTO, RoleDetailsDTO, UpdateRoleDTO
 from catalysis.starter.app.dtos.users import UserDTO
 from catalysis.starter.app.models import User
 from catalysis.starter.app.services import roles
-from catalysis.tools.paginate import Page, paginate
 
 router = APIRouter(tags=["roles"])
 

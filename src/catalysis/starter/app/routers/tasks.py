@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from catalysis import DatabaseDep
+from catalysis import DatabaseDep, KeysetPage, Page, explain, paginate, paginate_keyset
 from catalysis.starter.app.dependencies import require_permission
 from catalysis.starter.app.dtos.categories import SavedDTO
 from catalysis.starter.app.dtos.tasks import (
@@ -25,9 +25,6 @@ from catalysis.starter.app.dtos.tasks import (
 )
 from catalysis.starter.app.models import User
 from catalysis.starter.app.services import statistics, tasks
-from catalysis.tools.explain import explain
-from catalysis.tools.keyset import KeysetPage, paginate_keyset
-from catalysis.tools.paginate import Page, paginate
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 

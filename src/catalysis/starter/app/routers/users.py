@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from catalysis import DatabaseDep
+from catalysis import DatabaseDep, Page, paginate
 from catalysis.starter.app.dependencies import require_permission, somebody
 from catalysis.starter.app.dtos.groups import MembershipDTO
 from catalysis.starter.app.dtos.pages import Paging
@@ -14,7 +14,6 @@ from catalysis.starter.app.dtos.tasks import StatisticsDTO, TaskDetailsDTO, Task
 from catalysis.starter.app.dtos.users import CreateUserDTO, UpdateUserDTO, UserDetailsDTO, UserDTO, UserQuery
 from catalysis.starter.app.models import User
 from catalysis.starter.app.services import groups, statistics, tasks, users
-from catalysis.tools.paginate import Page, paginate
 
 router = APIRouter(prefix="/users", tags=["users"])
 

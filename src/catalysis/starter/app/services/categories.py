@@ -6,12 +6,11 @@ from uuid import UUID
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from catalysis import Session, include_deleted
+from catalysis import Session, include_deleted, upsert
 from catalysis.starter.app.dtos.categories import CategoryQuery, CreateCategoryDTO, UpdateCategoryDTO
 from catalysis.starter.app.errors import UnknownReference
 from catalysis.starter.app.models import Category, User
 from catalysis.starter.app.services.visibility import deleted_too
-from catalysis.tools.bulk import upsert
 
 
 def list_categories(viewer: User, query: CategoryQuery) -> SelectOfScalar[Category]:

@@ -7,12 +7,10 @@ from sqlalchemy.orm import contains_eager, joinedload
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from catalysis import Session, include_deleted
+from catalysis import Session, delete_where, include_deleted, upsert
 from catalysis.starter.app.dtos.groups import CreateGroupDTO, GroupQuery, SetMembershipDTO, UpdateGroupDTO
 from catalysis.starter.app.models import Group, Membership, User
 from catalysis.starter.app.services.visibility import deleted_too
-from catalysis.tools.bulk import upsert
-from catalysis.tools.sets import delete_where
 
 
 def list_groups(viewer: User, query: GroupQuery) -> SelectOfScalar[Group]:

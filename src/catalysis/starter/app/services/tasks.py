@@ -10,7 +10,7 @@ from sqlalchemy.orm import joinedload
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from catalysis import Session, include_deleted
+from catalysis import Session, bulk_insert, delete_where, include_deleted, update_where
 from catalysis.starter.app.dtos.tasks import (
     CompleteTasksDTO,
     CreateTaskDTO,
@@ -24,8 +24,6 @@ from catalysis.starter.app.errors import UnknownReference
 from catalysis.starter.app.models import Category, Task, TaskStatus, User
 from catalysis.starter.app.services.categories import category_named, referred_category
 from catalysis.starter.app.services.visibility import deleted_too
-from catalysis.tools.bulk import bulk_insert
-from catalysis.tools.sets import delete_where, update_where
 
 ORDERS: dict[TaskOrder, ColumnElement[Any]] = {
     "created_at": col(Task.created_at).asc(),

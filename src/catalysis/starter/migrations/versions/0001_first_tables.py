@@ -67,7 +67,7 @@ def create_roles() -> None:
     op.create_table(
         "role",
         *model_columns(),
-        sa.Column("name", sa.String(length=50), nullable=False),
+        sa.Column("name", sa.String(length=100), nullable=False),
         sa.Column("description", sa.String(length=200), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_role")),
         sa.UniqueConstraint("name", name=op.f("uq_role_name")),
@@ -96,7 +96,7 @@ def create_users() -> None:
         *model_columns(),
         sa.Column("username", sa.String(length=50), nullable=False),
         sa.Column("email", sa.String(length=254), nullable=False),
-        sa.Column("full_name", sa.String(length=100), nullable=False),
+        sa.Column("full_name", sa.String(length=200), nullable=False),
         sa.Column("password_hash", sa.String(length=255), nullable=False),
         sa.Column("token_generation", sa.Integer(), nullable=False),
         sa.Column("is_active", sa.Boolean(), nullable=False),
