@@ -1,12 +1,15 @@
 """Engines as the settings ask, and the embedded file safe under several writers."""
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import NullPool
 from sqlmodel import func, select
 
 from catalysis import Database, DatabaseService, DatabaseSettings, Session
@@ -106,6 +109,34 @@ async def test_autocommit_is_left_alone(embedded: Database):
     assert await count(embedded) == 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"isolation_level": "AUTOCOMMIT"}, {"execution_options": {"isolation_level": "AUTOCOMMIT"}}],
+    ids=["engine", "execution options"],
+)
+async def test_an_engine_in_autocommit_keeps_what_is_written(database: Database, options):
+    auto = Database(database.settings, **options)
+    async with auto.engine.connect() as connection:
+        await connection.execute(insert(Label).values(name="x"))
+    async with auto.engine.connect() as connection:  # and one connection of it may have transactions
+        apart = await connection.execution_options(isolation_level="SERIALIZABLE")
+        await apart.execute(insert(Label).values(name="y"))
+        await apart.rollback()
+    await auto.close()
+    assert await count(database) == 1
+
+
+async def test_a_read_only_file_is_read(tmp_path):
+    file = tmp_path / "x.db"
+    with closing(sqlite3.connect(file)) as plain:  # not in WAL, so that the pragma would write
+        plain.execute("CREATE TABLE t (id INTEGER)")
+    for query in ("mode=ro", "immutable=1"):
+        database = Database(f"sqlite:///file:{file}?{query}&uri=true")
+        async with database.session() as session:
+            assert (await session.execute(text("SELECT count(*) FROM t"))).scalar_one() == 0
+        await database.close()
+
+
 async def test_foreign_keys_are_enforced(embedded: Database):
     async with embedded.engine.begin() as connection:
         await connection.execute(
@@ -122,6 +153,51 @@ async def test_in_memory():
             session.add(Label(name="x"))
             await session.commit()
         assert await count(database) == 1
+
+
+# --- Options given --------------------------------------------------------------------------------
+
+
+async def test_connect_args_are_merged_with_the_settings(postgres_url: str, tmp_path):
+    settings = DatabaseSettings(url=postgres_url, statement_timeout=3)
+    given = {"timeout": 9, "server_settings": {"application_name": "tests"}}
+    database = Database(settings, connect_args=given)
+    async with database.session() as session:
+        assert (await session.execute(text("SHOW statement_timeout"))).scalar_one() == "3s"
+        assert (await session.execute(text("SHOW application_name"))).scalar_one() == "tests"
+    await database.close()
+
+    settings = DatabaseSettings(url=f"sqlite:///{tmp_path / 'x.db'}", busy_timeout=1.5)
+    for given, waits in (({"check_same_thread": False}, 1500), ({"timeout": 2}, 2000)):
+        database = Database(settings, connect_args=given)
+        async with database.session() as session:
+            assert (await session.execute(text("PRAGMA busy_timeout"))).scalar_one() == waits
+            raw = (await (await session.connection()).get_raw_connection()).driver_connection
+            assert raw.isolation_level is None
+        await database.close()
+
+
+async def test_any_pool_may_be_given(backend_url: str):
+    for options in ({"poolclass": NullPool}, {"pool": NullPool(lambda: None)}):
+        database = Database(backend_url, **options)
+        figures = database.pool_figures()
+        assert (figures.open, figures.limit) == (0, None)
+        await database.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({"pool_size": 3, "max_overflow": 0}, 3),
+        ({"pool_size": 3}, 13),
+        ({"pool_size": 0}, None),
+        ({"max_overflow": -1}, None),
+    ],
+)
+async def test_the_figures_know_the_pool_given(backend_url: str, options, limit):
+    database = Database(backend_url, **options)
+    assert database.pool_figures().limit == limit
+    await database.close()
 
 
 # --- transaction() --------------------------------------------------------------------------------
@@ -196,6 +272,17 @@ def test_each_event_loop_has_its_own_engine(tmp_path):
         _ = database.engine
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_loops_that_are_closed_are_forgotten(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'x.db'}")
+
+    async def use_and_leave() -> int:
+        await database.create_all(Model.metadata)
+        return len(database._engines)
+
+    assert [asyncio.run(use_and_leave()) for _ in range(3)] == [1, 1, 1]
+
+
 async def test_health_and_figures(database: Database):
     assert (await database.health()).ready
     async with database.session() as session:
@@ -268,6 +355,9 @@ async def test_parameters_stay_out_of_errors(database: Database):
         ("delete from label", True),
         ("CREATE TABLE more (id INTEGER)", True),
         ("SAVEPOINT one", True),
+        ("WITH a AS (SELECT 'delete' AS \"update\") SELECT * FROM a -- insert", False),
+        ("WITH a AS (SELECT replace('x', 'y', 'z')) SELECT * FROM a", False),
+        ("-- one\nWITH a AS (SELECT 'it''s') DELETE FROM label WHERE name IN (SELECT * FROM a)", True),
     ],
 )
 async def test_only_what_writes_takes_the_lock(embedded: Database, sql: str, locks: bool):

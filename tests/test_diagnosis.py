@@ -1,14 +1,16 @@
 """A broken model is explained with its mend, at the moment SQLAlchemy fails on it."""
 
+from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
-from sqlalchemy import ForeignKey
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column, registry, relationship
 from sqlmodel import Field, Relationship, SQLModel, select
 
 from catalysis import Database, ModelError, ModelWithIdAndTimestamps
+from catalysis.diagnosis import check_tables
 
 
 def model_base() -> type[ModelWithIdAndTimestamps]:
@@ -178,3 +180,107 @@ def test_sound_models_pass():
     Base.registry.configure()
     assert SQLModel.metadata is not Base.metadata
     Base.registry.dispose()
+
+
+# --- What SQLAlchemy accepts is never refused -----------------------------------------------------
+
+
+@pytest.fixture
+def plain() -> Iterator[type[DeclarativeBase]]:
+    """A declarative base whose tables are in a schema that SQLite has."""
+
+    class Base(DeclarativeBase):
+        metadata = MetaData(schema="main")
+
+    yield Base
+    Base.registry.dispose()
+
+
+async def test_every_way_to_name_a_table(plain: type[DeclarativeBase], tmp_path):
+    elsewhere = Table("elsewhere", MetaData(), Column("id", Integer, primary_key=True))
+
+    class User(plain):
+        __tablename__ = "user"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        twin_id: Mapped[int | None] = mapped_column(ForeignKey("main.user.id"))
+        other: Mapped[int | None] = mapped_column(ForeignKey(elsewhere.c.id))
+
+    class Task(plain):
+        __tablename__ = "task"
+        id: Mapped[int] = mapped_column(ForeignKey("user.id", name="fk_1"), primary_key=True)
+        same: Mapped[int | None] = mapped_column(ForeignKey(User.__table__.c.id))
+        user: Mapped[User] = relationship(foreign_keys="Task.id")
+
+    class Note(plain):
+        __tablename__ = "note"
+        id: Mapped[int] = mapped_column(ForeignKey("user"), primary_key=True)  # the column of the same name
+
+    check_tables(plain.metadata)
+    plain.registry.configure()
+    database = Database(f"sqlite:///{tmp_path / 'x.db'}")
+    async with database.engine.begin() as connection:
+        await connection.run_sync(elsewhere.create)
+    await database.create_all(plain.metadata)
+    await database.close()
+
+
+def test_a_class_that_is_called_like_its_table_in_a_schema(plain: type[DeclarativeBase]):
+    class user(plain):
+        __tablename__ = "user"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Task(plain):
+        __tablename__ = "task"
+        id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
+        user = relationship("user")
+
+    plain.registry.configure()
+
+
+async def test_tables_that_are_there_need_no_foreign_key_to_resolve(tmp_path):
+    metadata = MetaData()
+    Table("task", metadata, Column("id", Integer), Column("user_id", Integer, ForeignKey("User.id")))
+    database = Database(f"sqlite:///{tmp_path / 'x.db'}")
+    async with database.engine.begin() as connection:
+        await connection.exec_driver_sql("CREATE TABLE task (id INTEGER, user_id INTEGER)")
+    await database.create_all(metadata)
+    await database.close()
+
+
+def test_registries_that_share_the_names_of_their_classes():
+    names: dict[str, type] = {}
+
+    class One(DeclarativeBase):
+        registry = registry(class_registry=names)
+
+    class Two(DeclarativeBase):
+        registry = registry(class_registry=names, metadata=One.metadata)
+
+    class Shared(One):
+        __tablename__ = "shared"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Task(Two):
+        __tablename__ = "task"
+        id: Mapped[int] = mapped_column(ForeignKey("shared.id"), primary_key=True)
+        shared = relationship("Shared")
+
+    Two.registry.configure(cascade=True)
+    assert Task(shared=Shared()).shared
+    One.registry.dispose(cascade=True)
+
+
+def test_another_link_makes_a_broken_foreign_key_harmless(plain: type[DeclarativeBase]):
+    class User(plain):
+        __tablename__ = "user"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Task(plain):
+        __tablename__ = "task"
+        id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
+        old: Mapped[int | None] = mapped_column(ForeignKey("User.id"))
+        user: Mapped[User] = relationship()
+
+    plain.registry.configure()
+    with pytest.raises(ModelError, match=r"task\.old refers to 'main\.User\.id'.*write 'main\.user\.id'"):
+        check_tables(plain.metadata)

@@ -2,14 +2,17 @@
 
 import time
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import insert, text, update
+from sqlalchemy import JSON, create_engine, insert, text, update
 from sqlalchemy.exc import StatementError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
+from sqlalchemy.orm import Session as SyncSession
 from sqlmodel import select
 
-from catalysis import Database, uuid7
+from catalysis import Database, ModelWithIdAndTimestamps, uuid7
 from tests.models import Label
 
 
@@ -91,3 +94,50 @@ async def test_other_zones_are_stored_as_the_same_instant(database: Database, mo
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_an_unmapped_model_is_a_value_like_any_other():
+    class Preferences(ModelWithIdAndTimestamps):
+        theme: str = "dark"
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Account(Base):
+        __tablename__ = "account"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        preferences: Mapped[Any] = mapped_column(JSON)
+
+    engine = create_engine("sqlite://", json_serializer=lambda value: value.model_dump_json())
+    Base.metadata.create_all(engine)
+    with SyncSession(engine) as session:
+        session.add(Account(id=1, preferences=Preferences()))
+        session.commit()
+    engine.dispose()
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = Preferences().nothing
+    Base.registry.dispose()
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Field name", "ignore:Attribute name 'registry'"
+)  # the second is SQLAlchemy's own
+def test_a_field_may_be_called_registry():
+    class Base(ModelWithIdAndTimestamps, registry=registry()):
+        pass
+
+    class Schema(Base):
+        registry: str
+
+    class Package(Schema, table=True):
+        name: str
+
+    class Image(Base, table=True):
+        registry: str
+
+    assert Package(name="x", registry="npm").registry == "npm"
+    assert Image(registry="docker").registry == Schema(registry="docker").registry == "docker"
+    assert Schema.model_fields["registry"].is_required()
+    assert "registry" in Package.__table__.c
+    assert Base.registry is Base._sa_registry
+    Base.registry.dispose()

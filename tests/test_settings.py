@@ -21,6 +21,11 @@ def _no_environment(monkeypatch, tmp_path):
         ("sqlite://", "sqlite+aiosqlite://"),
         ("sqlite:///a.db", "sqlite+aiosqlite:///a.db"),
         ("sqlite+aiosqlite:///a.db", "sqlite+aiosqlite:///a.db"),
+        (
+            "postgresql+psycopg://h/d",
+            "postgresql+psycopg://h/d",
+        ),  # one name for the sync and the async driver
+        ("oracle+oracledb://h", "oracle+oracledb://h"),
     ],
 )
 def test_urls_are_mapped_to_their_async_drivers(given, used):
@@ -28,6 +33,8 @@ def test_urls_are_mapped_to_their_async_drivers(given, used):
 
 
 def test_unset_means_an_embedded_file(monkeypatch):
+    assert DatabaseSettings().url == "sqlite+aiosqlite:///catalysis.db"
+    monkeypatch.setenv("DATABASE_URL", "")
     assert DatabaseSettings().url == "sqlite+aiosqlite:///catalysis.db"
 
 
@@ -72,3 +79,4 @@ def test_a_bad_number_names_its_variable(monkeypatch):
 def test_no_secret_in_a_representation():
     settings = DatabaseSettings(url="postgresql://u:hunter2@h/d", replicas=("postgresql://u:hunter2@r/d",))
     assert "hunter2" not in repr(settings) + str(settings) + repr(Database(settings))
+    assert "hunter2" not in repr(Database("postgresql://h/d?password=hunter2"))

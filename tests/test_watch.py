@@ -1,6 +1,7 @@
 """`watch_queries` hears the statements of its own task, names the user's line, and finds queries in loops."""
 
 import asyncio
+import contextvars
 
 import pytest
 from sqlalchemy import event, text
@@ -58,6 +59,33 @@ async def test_a_query_in_a_loop_is_found(database: Database):
     assert queries.repeated(at_least=6) == []
 
 
+async def test_a_task_of_our_own_is_not_blamed_on_whoever_runs_the_loop(database: Database):
+    async with database.session() as one, database.session() as two, database.session() as three:
+        with watch_queries() as queries:
+            await asyncio.gather(*[session.exec(select(Label)) for session in (one, two, three)])
+            await asyncio.wait_for(one.exec(select(Label)), 5)
+            await asyncio.create_task(two.exec(select(Label)))
+    assert len(queries) == 5
+    assert {q.file for q in queries} <= {None, __file__}, "nor on a library"
+    assert [q.site for q in queries][:3] == [None] * 3
+    assert queries.repeated() == []
+
+
+async def test_a_watch_may_end_in_another_context(database: Database):
+    def watching():
+        with watch_queries() as queries:
+            yield queries
+
+    started_in, generator = contextvars.copy_context(), watching()
+    queries = started_in.run(next, generator)
+    assert next(generator, "ended") == "ended"
+    with watch_queries():
+        async with database.session() as session:
+            await asyncio.create_task(session.exec(select(Label)), context=started_in)
+    assert len(queries) == 0
+    assert not any(event.contains(Engine, name, hook) for name, hook in _HOOKS)
+
+
 async def test_each_task_hears_its_own(database: Database):
     async def ask(times: int) -> int:
         with watch_queries() as queries:
@@ -74,13 +102,16 @@ async def test_each_task_hears_its_own(database: Database):
 
 async def test_subscribers_hear_the_process_until_they_leave(database: Database):
     heard: list[QueryEvent] = []
-    leave = subscribe(heard.append)
+    leave, leave_too = subscribe(heard.append), subscribe(heard.append)
     async with database.session() as session:
         await session.exec(select(Label))
         leave()
         leave()
         await session.exec(select(Label))
-    assert len(heard) == 1
+        assert len(heard) == 2 + 1, "who left twice took nobody else along"
+        leave_too()
+        await session.exec(select(Label))
+    assert len(heard) == 3
 
 
 async def test_nobody_watching_costs_nothing(database: Database):

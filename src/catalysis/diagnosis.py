@@ -10,7 +10,7 @@ from typing import Any, cast
 from weakref import WeakSet
 
 from sqlalchemy import ForeignKey, MetaData, event, inspect, join
-from sqlalchemy.exc import ArgumentError, NoForeignKeysError
+from sqlalchemy.exc import NoForeignKeysError, SQLAlchemyError
 from sqlalchemy.orm import Mapper, RelationshipProperty, registry
 from sqlmodel import SQLModel
 
@@ -38,9 +38,12 @@ def check_tables(metadata: MetaData) -> None:
 
 def _missing_table(foreign_key: ForeignKey) -> str | None:
     """The table it names that its metadata does not hold; a column given as an object is always there."""
-    named = foreign_key.target_table_key
-    held = foreign_key.target_column is not None or named in foreign_key.parent.table.metadata.tables
-    return None if held else named
+    if foreign_key.target_column is not None:
+        return None
+    metadata, (schema, table_name, _) = foreign_key.parent.table.metadata, foreign_key.target_tokens
+    schema = schema or metadata.schema
+    named = f"{schema}.{table_name}" if schema else table_name
+    return None if named in metadata.tables else named
 
 
 def _refers_to_nothing(foreign_key: ForeignKey, named: str) -> ModelError:
@@ -85,7 +88,7 @@ def _linked(mapper: Mapper[Any], target: Mapper[Any]) -> bool:
         join(mapper.persist_selectable, target.persist_selectable)
     except NoForeignKeysError:
         return False
-    except ArgumentError:  # more than one link, or one that only SQLAlchemy can explain
+    except SQLAlchemyError:  # more than one link, or one that only SQLAlchemy can explain
         return True
     return True
 

@@ -8,8 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from inspect import get_annotations
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from uuid import UUID
 
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, model_validator
@@ -20,6 +19,7 @@ from sqlalchemy.orm import InstanceState, registry
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import DateTime
 from sqlmodel import Field, SQLModel
+from typing_extensions import Format, get_annotations
 
 from catalysis.errors import AttributeNotLoaded, ModelError, RelationshipNotLoaded
 
@@ -96,7 +96,7 @@ class _RegistryOfModel:
 
     def __get__(self, instance: object, owner: Any) -> registry:
         models = owner.__mro__[: owner.__mro__.index(ModelWithIdAndTimestamps)]
-        if any("registry" in get_annotations(each) for each in models):
+        if any("registry" in get_annotations(each, format=Format.FORWARDREF) for each in models):
             raise AttributeError("registry")
         return owner._sa_registry
 
@@ -129,6 +129,13 @@ class ModelWithIdAndTimestamps(SQLModel):
         },
     )
     deleted_at: datetime | None = Field(default=None)
+
+    if not TYPE_CHECKING:  # a type checker would take it for every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "__clause_element__":  # Pydantic asks the class then, and an instance is a mere value
+                raise AttributeError(name)
+            return super().__getattr__(name)
 
 
 # Declared in the class it would be a ClassVar, and Pydantic lets no subclass make a field of one.

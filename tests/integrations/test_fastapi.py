@@ -3,15 +3,16 @@
 import asyncio
 import warnings
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
 from fastapi.responses import StreamingResponse
 from pydantic import Field as PydanticField
 from sqlalchemy import CheckConstraint, text
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import registry
 from sqlmodel import Field, select
 
@@ -22,6 +23,7 @@ from catalysis import (
     DatabaseDep,
     DatabaseSettings,
     ModelWithIdAndTimestamps,
+    Session,
     UncommittedChanges,
 )
 from catalysis.integrations.fastapi import add_error_handlers, health_router, lifespan
@@ -134,7 +136,10 @@ async def test_an_error_in_the_route_rolls_back(client: httpx.AsyncClient):
 async def test_a_conflict_names_the_constraint_and_no_sql(client: httpx.AsyncClient):
     await client.post("/owners", json={"name": "hunter2"})
     reply = await client.post("/owners", json={"name": "hunter2"})
-    assert (reply.status_code, reply.json()) == (409, {"detail": "It exists already.", "constraint": "uq_owner_name"})
+    assert (reply.status_code, reply.json()) == (
+        409,
+        {"detail": "It exists already.", "constraint": "uq_owner_name"},
+    )
     owner = (await client.post("/owners", json={"name": "o"})).json()["id"]
     check = await client.post("/pets", params={"age": -1, "owner": owner})
     assert check.status_code == 409
@@ -185,7 +190,10 @@ async def test_an_exhausted_pool_is_a_503_with_retry_after(postgres_url: str):
     database = Database(settings)
     await database.create_all(Base.metadata)
     transport = httpx.ASGITransport(app=application(database), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client, database.session() as other:
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        database.session() as other,
+    ):
         await other.execute(text("SELECT 1"))
         reply = await client.get(f"/owners/{uuid4()}")
     await database.close()
@@ -200,3 +208,99 @@ async def test_the_lifespan_makes_tables_if_told_and_closes(tmp_path):
         async with database.session() as session:
             assert (await session.exec(select(Owner))).all() == []
     assert database.pool_figures().open == 0
+
+
+# --- The session after the route, and what it depends on -------------------------------------------
+
+
+async def served(app: Any, path: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.get(path)
+
+
+async def test_a_session_is_not_opened_again_after_its_route(database: Database):
+    await database.create_all(Base.metadata)
+    app, failures = application(database), []
+
+    async def ask(db: Session) -> None:
+        try:
+            await db.exec(select(Owner))
+        except InvalidRequestError as failure:
+            failures.append(str(failure))
+
+    @app.get("/background")
+    async def background(db: DatabaseDep, tasks: BackgroundTasks) -> None:
+        tasks.add_task(ask, db)
+
+    @app.get("/body")
+    async def body(db: DatabaseDep) -> StreamingResponse:
+        async def parts() -> AsyncIterator[str]:
+            await ask(db)
+            yield "x"
+
+        return StreamingResponse(parts())
+
+    for path in ("/background", "/body"):
+        assert (await served(app, path)).status_code == 200
+    assert len(failures) == 2
+    assert all("permanently closed" in failure for failure in failures)
+    assert database.pool_figures().lent == 0
+
+
+async def test_a_dependency_of_ones_own_that_yields(database: Database):
+    app, ended = application(database), []
+
+    async def tenant(db: DatabaseDep) -> AsyncIterator[int]:
+        yield (await db.execute(text("SELECT 7"))).scalar_one()
+        ended.append((await db.execute(text("SELECT 8"))).scalar_one())
+
+    @app.get("/tenant")
+    async def route(number: Annotated[int, Depends(tenant, scope="function")]) -> int:
+        return number
+
+    assert (await served(app, "/tenant")).json() == 7
+    assert ended == [8]
+
+
+async def test_a_mounted_application_uses_the_database_it_is_mounted_in(tmp_path):
+    outer, inner, own = FastAPI(), FastAPI(), FastAPI()
+    database, another = (Database(f"sqlite:///{tmp_path / name}") for name in ("x.db", "y.db"))
+    own.state.database = another
+
+    async def where(db: DatabaseDep) -> str:
+        return str(db.bind.url.database)
+
+    for app, path in ((outer, "/here"), (inner, "/here"), (own, "/here")):
+        app.get(path)(where)
+    outer.mount("/inner", inner)
+    outer.mount("/own", own)
+    async with lifespan(database)(outer) as state:
+
+        async def as_a_server_calls_it(scope: Any, receive: Any, send: Any) -> None:
+            await outer(scope | {"state": dict(state)}, receive, send)
+
+        used = [
+            (await served(as_a_server_calls_it, path)).json()[-4:]
+            for path in ("/here", "/inner/here", "/own/here")
+        ]
+    await another.close()
+    assert used == ["x.db", "x.db", "y.db"]
+
+
+async def test_an_object_that_cannot_be_read_is_the_servers_fault(database: Database):
+    app = application(database)
+
+    class Broken:
+        @property
+        def name(self) -> str:
+            raise LookupError("hunter2")
+
+    @app.get("/broken")
+    async def broken() -> NewOwner:
+        return NewOwner.model_validate(Broken())
+
+    reply = await served(app, "/broken")
+    assert reply.status_code == 500
+    assert "hunter2" not in reply.text
+    assert "name" not in reply.text

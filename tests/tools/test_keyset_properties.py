@@ -80,6 +80,8 @@ class Walk:
     def __init__(self, session: AsyncSession, statement: Any, size: int) -> None:
         self.session, self.statement, self.size = session, statement, size
         self.stayed: set[int] = set()
+        self.used: set[int] = set()
+        """Keys of all rows there ever were: a deleted row's key in another place would be that row twice."""
 
     async def present(self) -> set[int]:
         return set(await self.session.scalars(select(Item.id)))
@@ -87,7 +89,8 @@ class Walk:
     async def change(self, happened: list[Any]) -> None:
         for what, row in happened:
             present = sorted(await self.present())
-            if what == "insert" and row["id"] not in present:
+            self.used.update(present)
+            if what == "insert" and row["id"] not in self.used:
                 await self.session.execute(insert(Item), [row])
             elif what == "delete" and present:
                 victim = present[row["id"] % len(present)]
