@@ -9,8 +9,21 @@ from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Delete, Index, Table, UniqueConstraint, Update, column, event, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Delete,
+    Index,
+    Table,
+    UniqueConstraint,
+    Update,
+    bindparam,
+    column,
+    event,
+    update,
+)
 from sqlalchemy.orm import Mapper, ORMExecuteState, UserDefinedOption, class_mapper, with_loader_criteria
+from sqlalchemy.sql.visitors import replacement_traverse
 
 from catalysis.engine.alchemy import add_option, has_extras, mappers_in, options_of, returning_of
 from catalysis.errors import ModelError, UnsupportedStatement
@@ -24,6 +37,7 @@ class SoftDelete:
     `class Task(SoftDelete, ModelWithIdAndTimestamps, table=True)`, or beside a declarative base.  SELECTs,
     joins, relationships, `any()/has()`, `get`, counts and bulk statements leave marked rows out; deleting an
     instance or by statement marks them; unique constraints become unique indexes over the unmarked rows.
+    A foreign key must refer to the primary key, since a unique column of such a model has an index alone.
     Statements over the bare `Table`, textual SQL, a DELETE inside a CTE, and updates that name each row by its
     primary key are left alone.
     """
@@ -96,10 +110,20 @@ def marking_statement(executing: ORMExecuteState) -> Update | None:
     if (where := statement.whereclause) is not None:
         # Parameters given beside an UPDATE would be taken for columns to set.
         parameters = executing.parameters
-        marking = marking.where(where.params(parameters) if isinstance(parameters, Mapping) else where)
+        marking = marking.where(_with_values(where, parameters) if isinstance(parameters, Mapping) else where)
     if returning := returning_of(statement):
         marking = marking.returning(*returning)
     return marking.options(*options_of(statement)).execution_options(**statement.get_execution_options())
+
+
+def _with_values(where: ColumnElement[Any], values: Mapping[str, Any]) -> ColumnElement[Any]:
+    def given(element: Any, **_: Any) -> Any:
+        if isinstance(element, BindParameter) and element.key in values:
+            bound: Any = element
+            return bindparam(None, values[bound.key], type_=bound.type, expanding=bound.expanding)
+        return None
+
+    return replacement_traverse(where, {}, given)
 
 
 def _cannot_be_an_update(executing: ORMExecuteState, statement: Delete, mapper: Mapper[Any]) -> bool:

@@ -158,6 +158,9 @@ async def test_not_found_invalid_and_too_long(client: httpx.AsyncClient, backend
     assert invalid.status_code == 422
     assert "hunter2" not in invalid.text
     assert (await client.post("/owners", json={"name": "x", "is_admin": True})).status_code == 422
+    repeated = await client.post("/owners", json={"nome": "hunter2"})
+    assert repeated.status_code == 422
+    assert "hunter2" not in repeated.text
     too_long = await client.post("/owners", json={"name": "x" * 100})
     assert too_long.status_code == (422 if backend_url.startswith("postgresql") else 201)
     too_big = await client.post("/pets", params={"age": 2**70, "owner": str(uuid4())})

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import MetaData
@@ -99,6 +100,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InvalidPage, _invalid_page)
     app.add_exception_handler(PoolTimeout, _overloaded)
     app.add_exception_handler(StatementError, _statement_failed)
+    app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(OverflowError, _too_large)
 
 
@@ -132,6 +134,13 @@ async def _overloaded(request: Request, error: Exception) -> Response:
     answer = _answer(503, "The database is busy.")
     answer.headers["Retry-After"] = "1"
     return answer
+
+
+async def _bad_request(request: Request, error: Exception) -> Response:
+    # FastAPI's own answer repeats what was sent, a password with a typo in its neighbour included.
+    assert isinstance(error, RequestValidationError)
+    faults = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
+    return _answer(422, jsonable_encoder(faults))
 
 
 async def _statement_failed(request: Request, error: Exception) -> Response:

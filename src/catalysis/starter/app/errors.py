@@ -1,8 +1,6 @@
 """What the application refuses, and how it answers.  The database's own errors are answered by Catalysis."""
 
 from fastapi import FastAPI, Request
-from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from catalysis.starter.app.permissions import PermissionName
@@ -30,18 +28,10 @@ class NotPermitted(Refused):
 
 
 def add_refusals(app: FastAPI) -> None:
-    """Answer `Refused` and its kinds with their status and message, and a bad request without repeating it."""
+    """Answer `Refused` and its kinds with their status and message."""
     app.add_exception_handler(Refused, _refuse)
-    app.add_exception_handler(RequestValidationError, _invalid)
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refused)
     return JSONResponse({"detail": str(error)}, error.status)
-
-
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    # FastAPI's own answer repeats what was sent, a password with a typo in its neighbour included.
-    assert isinstance(error, RequestValidationError)
-    faults = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
-    return JSONResponse({"detail": jsonable_encoder(faults)}, 422)
