@@ -118,10 +118,10 @@ def marking_statement(executing: ORMExecuteState) -> Update | None:
 
 def _with_values(where: ColumnElement[Any], values: Mapping[str, Any]) -> ColumnElement[Any]:
     def given(element: Any, **_: Any) -> Any:
-        if isinstance(element, BindParameter) and element.key in values:
-            bound: Any = element
-            return bindparam(None, values[bound.key], type_=bound.type, expanding=bound.expanding)
-        return None
+        bound = cast("BindParameter[Any]", element) if isinstance(element, BindParameter) else None
+        if bound is None or bound.key not in values:
+            return None
+        return bindparam(None, values[bound.key], type_=bound.type, expanding=bound.expanding)
 
     return replacement_traverse(where, {}, given)
 
