@@ -21,7 +21,7 @@ async def test_values_of_every_type_come_back_exactly(backend_url: str):
             twice = [*values, None, *values, None]
             await session.execute(insert(Everything), [{name: value} for value in twice])
             column = getattr(Everything, name)
-            for order in (column, column.desc(), column.nulls_first(), column.desc().nulls_last()):
+            for order in (column.nulls_first(), column.desc()):
                 statement = select(Everything.id).order_by(order, Everything.id)
                 expected = (await session.scalars(statement)).all()
                 walked, last = await forward(session, statement, size=1)
