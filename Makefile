@@ -25,7 +25,7 @@ check: $(READY)  ## lint, format, types, import contracts, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/codespell src tests README.md GLOSSARY.md changes
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
