@@ -287,6 +287,8 @@ async def test_health_and_figures(database: Database):
     assert (await database.health()).ready
     async with database.session() as session:
         await session.exec(select(Label))
+        assert database.pool_figures().lent == 0, "a session that has only read holds nothing"
+        await session.connection()
         assert database.pool_figures().lent == 1
     figures = database.pool_figures()
     assert (figures.lent, figures.limit) == (0, 20)
@@ -303,7 +305,7 @@ async def test_an_unreachable_database_is_not_ready():
 async def test_an_empty_pool_is_a_typed_error_in_time(postgres_url: str):
     settings = DatabaseSettings(url=postgres_url, pool_size=1, max_overflow=0, pool_timeout=0.2)
     async with made(settings) as database, database.session() as one, database.session() as two:
-        await one.exec(select(Label))
+        await one.connection()
         with pytest.raises(PoolTimeout):
             await two.exec(select(Label))
         await one.close()

@@ -83,7 +83,7 @@ async def test_a_watch_may_end_in_another_context(database: Database):
         async with database.session() as session:
             await asyncio.create_task(session.exec(select(Label)), context=started_in)
     assert len(queries) == 0
-    assert not any(event.contains(Engine, name, hook) for name, hook in _HOOKS)
+    assert not any(event.contains(Engine, name, hook) for name, hook, _ in _HOOKS)
 
 
 async def test_each_task_hears_its_own(database: Database):
@@ -119,7 +119,9 @@ async def test_nobody_watching_costs_nothing(database: Database):
         await session.exec(select(Label))
         with watch_queries():
             pass
-        assert not any(event.contains(Engine, name, hook) for name, hook in _HOOKS), "no hook is left behind"
+        assert not any(event.contains(Engine, name, hook) for name, hook, _ in _HOOKS), (
+            "no hook is left behind"
+        )
 
 
 def test_a_log_is_bounded():

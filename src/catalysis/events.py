@@ -20,7 +20,9 @@ import sqlmodel
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
-NOT_NATIVE_YET = "the native engine does not run this statement yet"
+NOT_A_READ = "not a read of a session"
+fallback_reason: ContextVar[str] = ContextVar("catalysis_fallback_reason", default=NOT_A_READ)
+"""Why the statements that SQLAlchemy runs now are not native; set around each fallback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,11 @@ def heard_in_context(listener: Listener) -> Generator[None]:
             _in_context.reset(token)
 
 
+def is_heard() -> bool:
+    """Whether anybody listens."""
+    return _listening > 0
+
+
 def emit(happened: QueryEvent) -> None:
     """Tell everyone who listens."""
     for listener in (*_in_context.get(), *_subscribers):
@@ -168,8 +175,11 @@ def call_site() -> CallSite | None:
 _STARTED = "catalysis_statement_started"
 
 
-def _before(conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+def _before(
+    conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool
+) -> tuple[str, Any]:
     conn.info[_STARTED] = perf_counter()
+    return sql, parameters
 
 
 def _after(conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
@@ -187,27 +197,29 @@ def _failed(failure: ExceptionContext) -> None:
 def _emit_from(conn: Connection, sql: str, *, rows: int | None, error: str | None) -> None:
     ended = perf_counter()
     started = ended if conn.invalidated else conn.info.pop(_STARTED, ended)
-    emit(QueryEvent(sql, ended - started, rows, False, NOT_NATIVE_YET, error, call_site()))
+    emit(QueryEvent(sql, ended - started, rows, False, fallback_reason.get(), error, call_site()))
 
 
-_HOOKS: tuple[tuple[str, Any], ...] = (
-    ("before_cursor_execute", _before),
-    ("after_cursor_execute", _after),
-    ("handle_error", _failed),
+_HOOKS: tuple[tuple[str, Any, bool], ...] = (
+    ("before_cursor_execute", _before, True),  # with a return value SQLAlchemy keeps the function as it is
+    ("after_cursor_execute", _after, False),
+    ("handle_error", _failed, False),
 )
+OWN_HOOKS = frozenset({_before, _after})
+"""The listeners above, which the native path does without: it emits its own events."""
 
 
 def _start_listening() -> None:
     global _listening
     _listening += 1
     if _listening == 1:
-        for name, hook in _HOOKS:
-            event.listen(Engine, name, hook)
+        for name, hook, returns in _HOOKS:
+            event.listen(Engine, name, hook, **({"retval": True} if returns else {}))
 
 
 def _stop_listening() -> None:
     global _listening
     _listening -= 1
     if _listening == 0:
-        for name, hook in _HOOKS:
+        for name, hook, _ in _HOOKS:
             event.remove(Engine, name, hook)

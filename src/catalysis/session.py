@@ -4,10 +4,11 @@ What differs from the parent is decided here: soft delete, errors that name the 
 out once, and a warning when work is left behind.  How a statement runs is the engine's business.
 """
 
+import asyncio
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, TypeVarTuple, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast, overload
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Executable, Result, event, inspect
@@ -18,12 +19,24 @@ from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql.selectable import TypedReturnsRows
 from sqlalchemy.util import EMPTY_DICT as EMPTY
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
-from catalysis.engine.alchemy import HookedSession, awaited_attribute, can_wait, remove_option
+from catalysis.engine.alchemy.sessions import (
+    HookedSession,
+    autoflush,
+    awaited_attribute,
+    can_wait,
+    holds_nothing,
+    is_unflushed,
+    must_flush_first,
+)
+from catalysis.engine.alchemy.statements import remove_option
+from catalysis.engine.coverage import reading_of
+from catalysis.engine.run import run
 from catalysis.errors import UncommittedChanges
-from catalysis.events import CallSite, call_site
+from catalysis.events import NOT_A_READ, CallSite, call_site, fallback_reason
 from catalysis.models import not_loaded
 from catalysis.soft_delete import (
     MARK,
@@ -34,6 +47,7 @@ from catalysis.soft_delete import (
     mark_of,
     marking_statement,
     may_be_marked,
+    without_marked,
 )
 from catalysis.unsaved import UnsavedWork
 
@@ -54,6 +68,8 @@ class UnitOfWork(HookedSession):
         """Whether what was sent stays when the session is left: for somebody else to commit."""
         self._writing: list[str] = []
         self._sees_deleted = False
+        self.turn = asyncio.Lock()
+        """Held while a statement takes the transaction's connection, or goes through SQLAlchemy."""
 
     def _joins_a_transaction(self) -> bool:
         if not isinstance(self.bind, Connection) or not self.bind.in_transaction():
@@ -62,6 +78,33 @@ class UnitOfWork(HookedSession):
         return mode == "rollback_only" or (
             mode == "conditional_savepoint" and not self.bind.in_nested_transaction()
         )
+
+    own_statement_hooks = 1
+
+    def plan_flags(self) -> object:
+        """Whether marked rows are seen decides what `with_defaults` adds."""
+        return self._sees_deleted
+
+    def with_defaults(self, statement: Any) -> Any:
+        """The statement without marked rows, unless it asks for them."""
+        return without_marked(statement, sees_deleted=self._sees_deleted)
+
+    def execute_natively(
+        self,
+        statement: Executable,
+        params: Any,
+        execution_options: Mapping[str, Any],
+        bind_arguments: Mapping[str, Any] | None,
+    ) -> Result[*tuple[Any, ...]] | None:
+        """From inside a greenlet: a lazy load, an eager one, or `run_sync`."""
+        if fallback_reason.get() != NOT_A_READ:
+            return None
+        reading = reading_of(self, statement, params, execution_options, bind_arguments)
+        if isinstance(reading, str):
+            return None
+        if reading.wants_autoflush:
+            autoflush(self)
+        return await_only(run(self, reading))
 
     def visible(self, instance: object) -> bool:
         """A deleted row is not found by its key; where the mark is not loaded, the database is asked."""
@@ -231,7 +274,74 @@ class Session(AsyncSession):
         self, statement: Executable, params: Parameters | None = None, **options: Any
     ) -> Result[*tuple[Any, ...]]:
         """The statement's rows, as SQLAlchemy's own; SQLModel deprecates it for `exec`, here both are welcome."""
-        return await SQLAlchemyAsyncSession.execute(self, statement, params, **options)
+        return await self._execute(statement, params, **options)
+
+    async def _execute(
+        self,
+        statement: Any,
+        params: Any = None,
+        *,
+        execution_options: Mapping[str, Any] = EMPTY,
+        bind_arguments: dict[str, Any] | None = None,
+        **internal: Any,
+    ) -> Any:
+        session = self.sync_session
+        reason = "an internal option of SQLAlchemy's" if any(internal.values()) else None
+        if reason is None:
+            reading = reading_of(session, statement, params, execution_options, bind_arguments)
+            if isinstance(reading, str):
+                reason = reading
+            else:
+                if reading.wants_autoflush and must_flush_first(session):
+                    async with session.turn:
+                        await greenlet_spawn(autoflush, session)
+                result = await run(session, reading)
+                if result is not None:
+                    return result
+                reason = "only SQLAlchemy can say what is wrong with it"
+        token = fallback_reason.set(reason)
+        try:
+            async with session.turn:
+                return await SQLAlchemyAsyncSession.execute(
+                    self,
+                    statement,
+                    params,
+                    execution_options=execution_options,
+                    bind_arguments=bind_arguments,
+                    **internal,
+                )
+        finally:
+            fallback_reason.reset(token)
+
+    if not TYPE_CHECKING:  # the parent's overloads stand
+
+        async def exec(self, statement: Any, *, params: Any = None, **options: Any) -> Any:
+            """As SQLModel's: scalars where one thing is selected, rows where several are."""
+            result = await self._execute(statement, params, **options)
+            return result.scalars() if isinstance(statement, SelectOfScalar) else result
+
+        async def scalars(self, statement: Any, params: Any = None, **options: Any) -> Any:
+            """The first of each row."""
+            return (await self._execute(statement, params, **options)).scalars()
+
+        async def scalar(self, statement: Any, params: Any = None, **options: Any) -> Any:
+            """The first of the first row; None if there is none."""
+            return (await self._execute(statement, params, **options)).scalar()
+
+    async def commit(self) -> None:
+        """As the parent; without a task switch where nothing was sent and nothing has to be."""
+        session = self.sync_session
+        if holds_nothing(session) and not is_unflushed(session) and not _listens(session):
+            session.commit()
+        else:
+            await super().commit()
+
+    async def rollback(self) -> None:
+        """As the parent; without a task switch where nothing was sent."""
+        if holds_nothing(self.sync_session) and not _listens(self.sync_session):
+            self.sync_session.rollback()
+        else:
+            await super().rollback()
 
     async def delete(self, instance: object, *, hard: bool = False) -> None:
         """Mark the instance as deleted at the next flush.
@@ -257,11 +367,17 @@ class Session(AsyncSession):
                 self._report_left_behind()
         finally:  # warnings may be errors, and the connection goes back all the same
             self._left_by_error = False
-            await super().close()
+            if holds_nothing(self.sync_session) and not _listens(self.sync_session):
+                self.sync_session.close()
+            else:
+                await super().close()
 
     async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
         self._left_by_error = type_ is not None  # the error is the report; the rollback is on purpose
-        await super().__aexit__(type_, value, traceback)
+        if holds_nothing(self.sync_session):
+            await self.close()  # waits for nothing, so that nothing can interrupt it
+        else:
+            await super().__aexit__(type_, value, traceback)
 
     def _report_left_behind(self) -> None:
         session = self.sync_session
@@ -276,6 +392,18 @@ class Session(AsyncSession):
             warnings.warn(message, stacklevel=3)
         else:
             warnings.warn_explicit(message, None, site.file, site.line)
+
+
+def _listens(session: Any) -> bool:
+    """Whether somebody who may want to wait for the database hears of the end of a transaction."""
+    heard = session.dispatch
+    return bool(
+        heard.before_commit
+        or heard.after_commit
+        or heard.after_rollback
+        or len(heard.after_soft_rollback) > 1
+        or len(heard.after_transaction_end) > 1
+    )
 
 
 def _with_unit_of_work(given: type[SyncSession]) -> type[UnitOfWork]:

@@ -25,7 +25,17 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapper, ORMExecuteState, UserDefinedOption, class_mapper, with_loader_criteria
 from sqlalchemy.sql.visitors import replacement_traverse
 
-from catalysis.engine.alchemy import add_option, has_extras, mappers_in, options_of, returning_of
+from catalysis.engine.alchemy.statements import (
+    add_option,
+    has_extras,
+    is_column_load,
+    is_orm,
+    mappers_in,
+    options_of,
+    returning_of,
+    with_option,
+    without_option,
+)
 from catalysis.errors import ModelError, UnsupportedStatement
 
 MARK = "deleted_at"
@@ -146,6 +156,17 @@ def leave_out_marked(executing: ORMExecuteState) -> None:
         add_option(executing, ONLY_UNMARKED)
     if executing.is_update or executing.is_delete:
         executing.statement = _without_marked_sources(executing)
+
+
+def without_marked(statement: Any, *, sees_deleted: bool) -> Any:
+    """The same for a SELECT that has not met SQLAlchemy yet; `sees_deleted` takes away what an object brought along."""
+    if is_column_load(statement):
+        return statement
+    if sees_deleted:
+        return without_option(statement, ONLY_UNMARKED)
+    if any(isinstance(each, (IncludeDeleted, HardDelete)) for each in options_of(statement)):
+        return statement
+    return with_option(statement, ONLY_UNMARKED, is_orm=is_orm(statement))
 
 
 def _without_marked_sources(executing: ORMExecuteState) -> Any:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import (
 )
 
 from catalysis import include_deleted
-from catalysis.engine.alchemy import (
+from catalysis.engine.alchemy.statements import (
     collection_from_join,
     distinct_on,
     groups,

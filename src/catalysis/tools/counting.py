@@ -10,7 +10,7 @@ from sqlalchemy import JSON, Column, Select, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.compiler import compiles
 
-from catalysis.engine.alchemy import (
+from catalysis.engine.alchemy.statements import (
     Pageable,
     groups,
     is_distinct,

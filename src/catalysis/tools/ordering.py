@@ -15,7 +15,7 @@ from sqlalchemy.sql.functions import cube, grouping_sets, rollup
 from sqlalchemy.sql.operators import and_, eq
 from sqlalchemy.sql.visitors import iterate
 
-from catalysis.engine.alchemy import (
+from catalysis.engine.alchemy.statements import (
     Pageable,
     distinct_on,
     groups,

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, CompoundSelect, Result, Row, Select, literal
 from sqlalchemy.engine import result_tuple
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalysis.engine.alchemy import Pageable, collection_from_join, is_limited, with_hidden
+from catalysis.engine.alchemy.statements import Pageable, collection_from_join, is_limited, with_hidden
 from catalysis.errors import InvalidPage
 from catalysis.tools.capabilities import capabilities_of
 from catalysis.tools.counting import count_rows, estimate_rows

@@ -13,7 +13,7 @@ from sqlalchemy.sql.operators import ge, gt, le, lt
 from sqlalchemy.sql.visitors import iterate
 from sqlalchemy.types import NullType
 
-from catalysis.engine.alchemy import distinct_on, groups, is_distinct, plain, with_hidden
+from catalysis.engine.alchemy.statements import distinct_on, groups, is_distinct, plain, with_hidden
 from catalysis.errors import InvalidPage
 from catalysis.tools.capabilities import Capabilities
 from catalysis.tools.cursor import UNREADABLE, Position, read_cursor, write_cursor

@@ -2,12 +2,24 @@
 
 from typing import Any
 
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
 from catalysis.engine.drivers import asyncpg, sqlite
+from catalysis.engine.drivers.base import Answer, Driver
 from catalysis.settings import DatabaseSettings
+
+_DRIVERS: dict[str, Driver] = {"asyncpg": asyncpg.AsyncpgDriver(), "aiosqlite": sqlite.SqliteDriver()}
+
+
+OWN_HOOKS = sqlite.OWN_HOOKS
+"""Listeners of an engine's statements that the native path does without."""
+
+
+def driver_of(dialect: Dialect) -> Driver | None:
+    """The driver for an engine's dialect; None for one that Catalysis does not speak to by itself."""
+    return _DRIVERS.get(dialect.driver)
 
 
 def make_engine(url: URL, settings: DatabaseSettings, given: dict[str, Any]) -> AsyncEngine:
@@ -48,3 +60,6 @@ def _merged(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         if isinstance(ours[key], dict):
             merged[key] = ours[key] | given[key]
     return merged
+
+
+__all__ = ["OWN_HOOKS", "Answer", "Driver", "driver_of", "make_engine"]

@@ -1,8 +1,27 @@
 """PostgreSQL by asyncpg."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
+
+from catalysis.engine.alchemy.adapters import (
+    begin,
+    driver_connection,
+    is_begun,
+    isolation_of,
+    keeps_statements,
+    prepared,
+    turn_on,
+)
+from catalysis.engine.drivers.base import Answer
 from catalysis.settings import DatabaseSettings
+
+_SAME_OUTSIDE = frozenset({"autocommit", "read_committed", "read_uncommitted"})
+"""Isolation levels at which each statement of a transaction sees what is committed when it begins.
+
+Source: PostgreSQL documentation, "Transaction Isolation".
+"""
 
 
 def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
@@ -12,3 +31,48 @@ def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
         milliseconds = round(settings.statement_timeout * 1000)
         connect["server_settings"] = {"statement_timeout": str(milliseconds)}
     return connect
+
+
+class AsyncpgDriver:
+    """Reads by prepared statements, one round trip each; see `Driver`."""
+
+    survives_cancellation = False
+
+    def reads_outside(self, connection: Any, dialect: Any) -> bool:
+        """See `Driver`."""
+        level = isolation_of(connection)
+        return (
+            level in _SAME_OUTSIDE
+            if level is not None
+            else dialect.default_isolation_level in ("READ COMMITTED", "READ UNCOMMITTED")
+        )
+
+    async def fetch(
+        self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any, in_transaction: bool
+    ) -> Answer:
+        """See `Driver`."""
+        if in_transaction:
+            async with turn_on(connection):
+                if not is_begun(connection):
+                    await begin(connection)
+                return await _fetch(connection, sql, parameters, dialect)
+        if keeps_statements(connection) or isolation_of(connection) == "autocommit":
+            return await _fetch(connection, sql, parameters, dialect)
+        # A pooler in transaction mode may give each message to another server, unless they are in one transaction.
+        async with driver_connection(connection).transaction():
+            return await _fetch(connection, sql, parameters, dialect)
+
+    def was_stale(self, error: Exception) -> bool:
+        """See `Driver`."""
+        return isinstance(error, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError)
+
+
+async def _fetch(connection: Any, sql: str, parameters: Sequence[Any], dialect: Any) -> Answer:
+    statement, columns = await prepared(connection, sql, dialect)
+    rows = await statement.fetch(*parameters)
+    return Answer(lambda: description(columns), rows, len(rows))
+
+
+def description(columns: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """asyncpg's columns as DB-API has them: name and type."""
+    return [(column.name, column.type.oid, None, None, None, None, None) for column in columns]

@@ -7,13 +7,17 @@ only reads takes none.  SAVEPOINT takes it too, although only reads may follow: 
 begin one that cannot wait either, and `begin_nested()` is there for writes.
 """
 
+import asyncio
 import re
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
+from catalysis.engine.alchemy.adapters import driver_connection, turn_on
+from catalysis.engine.drivers.base import Answer
 from catalysis.settings import DatabaseSettings
 
 _START = r"(?:[\s(]|--[^\n]*\n|/\*.*?\*/)*"
@@ -32,19 +36,14 @@ def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
 
 
 def prepare(engine: Engine, isolation_level: str | None) -> None:
-    """Set up every connection the engine will open, and how its transactions begin.
+    """Set up every connection the engine will open, and how its transactions begin (`retval`: SQLAlchemy wraps others).
 
     `isolation_level` is the one the engine was made with, which SQLAlchemy keeps to itself.
     """
 
-    def before_statement(
-        conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool
-    ) -> None:
-        if conn.get_execution_options().get("isolation_level", isolation_level) != "AUTOCOMMIT":
-            _begin_immediate(conn, cursor, sql)
-
     event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "before_cursor_execute", before_statement)
+    hook = _before_statement_in_autocommit if isolation_level == "AUTOCOMMIT" else _before_statement
+    event.listen(engine, "before_cursor_execute", hook, retval=True)
 
 
 def _on_connect(connection: Any, record: Any) -> None:
@@ -58,13 +57,84 @@ def _on_connect(connection: Any, record: Any) -> None:
     cursor.close()
 
 
+def _before_statement(
+    conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool
+) -> tuple[str, Any]:
+    if conn.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        _begin_immediate(conn, cursor, sql)
+    return sql, parameters
+
+
+def _before_statement_in_autocommit(
+    conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool
+) -> tuple[str, Any]:
+    if conn.get_execution_options().get("isolation_level", "AUTOCOMMIT") != "AUTOCOMMIT":
+        _begin_immediate(conn, cursor, sql)
+    return sql, parameters
+
+
 def _begin_immediate(conn: Connection, cursor: Any, sql: str) -> None:
     driver_connection: Any = conn.connection.driver_connection
     if not driver_connection.in_transaction and not _only_reads(sql):
         cursor.execute("BEGIN IMMEDIATE")
 
 
+OWN_HOOKS = frozenset({_before_statement, _before_statement_in_autocommit})
+
+
 def _only_reads(sql: str) -> bool:
     if _WITH.match(sql):
         return not _WRITES.search(_NOT_CODE.sub(" ", sql))
     return bool(_READS.match(sql))
+
+
+class SqliteDriver:
+    """Reads in one hop to the connection's thread; see `Driver`."""
+
+    survives_cancellation = True
+
+    def reads_outside(self, connection: Any, dialect: Any) -> bool:
+        """See `Driver`: Python's driver begins no transaction before a SELECT, so that there is none to miss."""
+        return True
+
+    async def fetch(
+        self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any, in_transaction: bool
+    ) -> Answer:
+        """See `Driver`."""
+        if in_transaction:
+            async with turn_on(connection):
+                return await _fetch(driver_connection(connection), sql, parameters)
+        return await _fetch(driver_connection(connection), sql, parameters)
+
+    def was_stale(self, error: Exception) -> bool:
+        """See `Driver`: SQLite prepares anew by itself."""
+        return False
+
+
+async def _fetch(connection: Any, sql: str, parameters: Sequence[Any]) -> Answer:
+    database: sqlite3.Connection = (
+        connection._conn
+    )  # raises ValueError if it is closed, as everything of aiosqlite
+    is_wanted, is_running = True, False
+
+    def work() -> tuple[Any, list[Any]] | None:
+        nonlocal is_running
+        if not is_wanted:
+            return None
+        is_running = True
+        try:
+            cursor = database.execute(sql, parameters)
+            return cursor.description, cursor.fetchall()
+        finally:
+            is_running = False
+
+    future: asyncio.Future[tuple[Any, list[Any]]] = asyncio.get_running_loop().create_future()
+    connection._tx.put_nowait((future, work))
+    try:
+        description, rows = await future
+    except asyncio.CancelledError:
+        is_wanted = False
+        if is_running:  # ours, since the thread does one thing after another
+            database.interrupt()
+        raise
+    return Answer(lambda: description, rows, -1)

@@ -1,14 +1,10 @@
-"""The one module that touches SQLAlchemy's private names.
-
-Each is used in one place below, and `tests/engine/` fails when an upgrade changes it.
-"""
+"""What a statement says, and statements with more said."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Alias, ColumnElement, CompoundSelect, Delete, FromClause, Join, Result, Select
+from sqlalchemy import Alias, ColumnElement, CompoundSelect, Delete, FromClause, Join, Select
 from sqlalchemy.orm import (
-    InstanceState,
     Mapper,
     ORMExecuteState,
     QueryableAttribute,
@@ -20,57 +16,59 @@ from sqlalchemy.orm.strategy_options import (
 from sqlalchemy.sql.base import ExecutableOption
 from sqlalchemy.sql.operators import asc_op, desc_op, nulls_first_op, nulls_last_op
 from sqlalchemy.sql.selectable import SelectBase
-from sqlalchemy.util.concurrency import in_greenlet
-from sqlmodel.orm.session import Session as SyncSession
 
 Pageable = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]
 StatementT = TypeVar("StatementT", bound=Pageable)
-
-
-def can_wait() -> bool:
-    """Whether code that does not await may wait for the database here: inside a greenlet that SQLAlchemy drives."""
-    return in_greenlet()
-
-
-def awaited_attribute(executing: ORMExecuteState) -> tuple[InstanceState[Any], str] | None:
-    """The instance and attribute an attribute access is loading; None for a statement of another kind."""
-    owner = executing.lazy_loaded_from
-    if owner is not None:
-        path: Any = executing.loader_strategy_path
-        return owner, path[-1].key
-    if executing.is_column_load:
-        options: Any = executing
-        refreshed = options.load_options._refresh_state
-        wanted = options._orm_compile_options()._only_load_props or refreshed.unloaded
-        return refreshed, min(wanted & set(refreshed.mapper.column_attrs.keys()) or wanted)
-    return None
 
 
 # --- Statements -----------------------------------------------------------------------------------
 
 
 def add_option(executing: ORMExecuteState, option: ExecutableOption) -> None:
-    """Add a loader option to the statement about to run, unless it came with the object whose lazy load this is.
+    """Add a loader option to the statement about to run, unless it came with the object whose lazy load this is."""
+    executing.statement = with_option(executing.statement, option, is_orm=executing.is_orm_statement)
+
+
+def with_option(statement: Any, option: ExecutableOption, *, is_orm: bool) -> Any:
+    """The statement with a loader option, unless it has it.
 
     SQLAlchemy takes a SELECT whose only columns are certain expressions (a filtered aggregate, a window function)
     for one that has nothing to do with mapped classes, and would pass the option over; it is told otherwise.
     """
-    statement: Any = executing.statement
+    given = statement
     if option not in statement._with_options:
-        executing.statement = statement = statement.options(option)
-    if isinstance(statement, Select) and not executing.is_orm_statement:
+        statement = statement.options(option)
+    if isinstance(statement, Select) and not is_orm:
         found = (mapper for each in _columns(statement) for mapper in mappers_in(each))
         if (mapper := next(found, None)) is not None:
+            statement = statement._clone() if statement is given else statement
             plugin = {"compile_state_plugin": "orm", "plugin_subject": mapper}
             cast("Any", statement)._set_propagate_attrs(plugin)
+    return statement
 
 
 def remove_option(executing: ORMExecuteState, option: ExecutableOption) -> None:
     """Take an option off the statement about to run, which the object brought along whose lazy load it is."""
-    statement: Any = executing.statement
-    if option in statement._with_options:
-        executing.statement = without = statement.options()
-        without._with_options = tuple(each for each in statement._with_options if each is not option)
+    executing.statement = without_option(executing.statement, option)
+
+
+def without_option(statement: Any, option: ExecutableOption) -> Any:
+    """The statement without an option it may have."""
+    if option not in statement._with_options:
+        return statement
+    without = statement.options()
+    without._with_options = tuple(each for each in statement._with_options if each is not option)
+    return without
+
+
+def is_orm(statement: Any) -> bool:
+    """Whether SQLAlchemy runs it as a statement over mapped classes."""
+    return statement._propagate_attrs.get("compile_state_plugin") == "orm"
+
+
+def is_column_load(statement: Any) -> bool:
+    """Whether it loads columns of an instance that the session holds, by its key."""
+    return getattr(getattr(statement, "_compile_options", None), "_for_refresh_state", False)
 
 
 def _columns(statement: Any) -> list[Any]:
@@ -266,46 +264,3 @@ def collection_from_join(statement: Pageable) -> str | None:
         if "eager_from_alias" in element.local_opts and along and along[-1].uselist:
             return f"{along[-1].parent.class_.__name__}.{along[-1].key}"
     return None
-
-
-# --- Sessions -------------------------------------------------------------------------------------
-
-
-class HookedSession(SyncSession):
-    """The synchronous session inside a `Session`, with a place to step in where SQLAlchemy offers no event."""
-
-    def visible(self, instance: object) -> bool:
-        """Whether an instance found in the identity map may be handed out for its key."""
-        return True
-
-    def about_to_execute(self) -> int:
-        """A statement is on its way; what is returned is given back when it has ended."""
-        return 0
-
-    def has_executed(self, before: int, *, rows: int | None, failed: bool) -> None:
-        """The statement has ended; `rows` are those it changed, where the driver says."""
-
-    def _execute_internal(self, *args: Any, **kwargs: Any) -> Any:
-        """Every statement of the session passes here; joined collections come out with unique parents."""
-        before = self.about_to_execute()
-        try:
-            result: Any = super()._execute_internal(*args, **kwargs)
-        except BaseException:
-            self.has_executed(before, rows=None, failed=True)
-            raise
-        if not isinstance(result, Result):  # of `scalar()`: a value, which is not ours to touch
-            self.has_executed(before, rows=None, failed=False)
-            return result
-        answer = cast("Any", result)
-        self.has_executed(before, rows=getattr(answer, "rowcount", None), failed=False)
-        # Only an ORM result has such a context; a cursor's has another.
-        return (
-            answer.unique()
-            if getattr(getattr(answer, "context", None), "requires_uniquing", False)
-            else answer
-        )
-
-    def _identity_lookup(self, *args: Any, **kwargs: Any) -> Any:
-        """Every lookup by key passes here: `get`, and the lazy load of a many-to-one."""
-        found: Any = super()._identity_lookup(*args, **kwargs)
-        return found if found is None or self.visible(found) else None

@@ -1,0 +1,43 @@
+"""SQLAlchemy's adapters of the drivers' connections: what is below them, and the transaction they begin by themselves."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+
+def driver_connection(connection: Any) -> Any:
+    """The driver's own connection."""
+    return connection._connection
+
+
+def turn_on(connection: Any) -> asyncio.Lock:
+    """The lock under which statements of several tasks queue on one connection."""
+    return connection._execute_mutex
+
+
+def is_begun(connection: Any) -> bool:
+    """Whether the adapter has sent its BEGIN (asyncpg's)."""
+    return connection._transaction is not None
+
+
+async def begin(connection: Any) -> None:
+    """Send the BEGIN that the adapter owes before its first statement (asyncpg's)."""
+    await connection._start_transaction()
+
+
+def isolation_of(connection: Any) -> str | None:
+    """The isolation level set on the connection; None for the server's default (asyncpg's)."""
+    return connection.isolation_level
+
+
+def keeps_statements(connection: Any) -> bool:
+    """Whether prepared statements may stay on the server between uses (asyncpg's)."""
+    return connection._prepared_statement_cache is not None
+
+
+async def prepared(connection: Any, sql: str, dialect: Any) -> tuple[Any, Sequence[Any]]:
+    """The statement prepared on the connection, and its columns: from SQLAlchemy's bounded cache where it can be.
+
+    What was prepared before the last schema change that SQLAlchemy knows of is prepared anew (asyncpg's).
+    """
+    return await connection._prepare(sql, dialect._invalidate_schema_cache_asof)

@@ -1,0 +1,433 @@
+"""How SQLAlchemy makes instances of rows: asked once a plan, and used itself where a generated hydrator is not."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from sqlalchemy import Result
+from sqlalchemy.engine.result import ChunkedIteratorResult, SimpleResultMetaData
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import InstanceState, loading, strategies
+from sqlalchemy.orm.attributes import init_state_collection
+from sqlalchemy.orm.context import QueryContext
+from sqlalchemy.orm.instrumentation import ClassManager
+from sqlalchemy.orm.interfaces import MapperProperty, StrategizedProperty
+from sqlalchemy.sql.base import CompileState
+
+from catalysis.engine.shape import Child, Node, Row
+
+_private: Any = strategies
+LAZY, JOINED = _private._LazyLoader, _private._JoinedLoader
+SELECT_IN, NOTHING = _private._SelectInLoader, _private._DoNothingLoader
+MAPPED, COLUMN, BY_SHARD = "_MapperEntity", ("_RawColumnEntity", "_ORMColumnEntity"), "_IdentityTokenEntity"
+
+init_collection: Callable[[Any, Any, str], Any] = init_state_collection
+"""A new, empty collection for an attribute: (state, dict, attribute) → SQLAlchemy's adapter of it."""
+
+
+def plugin_of(statement: Any) -> Any:
+    """The part of SQLAlchemy that runs a statement over mapped classes; None for one without."""
+    plugin: Any = CompileState
+    if statement._propagate_attrs.get("compile_state_plugin") != "orm":
+        return None
+    return plugin._get_plugin_class_for_plugin(statement, "orm")
+
+
+def autoflushes(options: Mapping[str, Any]) -> bool:
+    """Whether the execution options leave the autoflush before the statement on."""
+    given = options.get("_sa_orm_load_options")
+    return options.get("autoflush", True if given is None else given._autoflush)
+
+
+def load_options(
+    plugin: Any, session: Any, statement: Any, params: Any, options: Any, bind_arguments: Any
+) -> Mapping[str, Any]:
+    """The execution options with SQLAlchemy's own added, as it would before the statement; does not autoflush."""
+    _, options, _ = plugin.orm_pre_session_exec(session, statement, params, options, bind_arguments, True)
+    return options
+
+
+def loaded(
+    plugin: Any, session: Any, statement: Any, params: Any, options: Any, bind_arguments: Any, cursor: Any
+) -> Result[Any]:
+    """SQLAlchemy's own instances of the rows; inside a greenlet, as it may send more statements."""
+    return plugin.orm_setup_cursor_result(
+        session, statement, params or {}, options, bind_arguments or {}, cursor
+    )
+
+
+# --- What a row is made of ------------------------------------------------------------------------
+
+
+class NotGenerated(Exception):
+    """A row holds what no hydrator is generated for; the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is needed to turn a plan's rows into instances without asking SQLAlchemy again."""
+
+    row: Row
+    processors: tuple[Callable[[Any], Any] | None, ...]
+    """What turns each column's value as the driver gives it into the type's own."""
+    metadata: Any
+    """SQLAlchemy's description of the columns."""
+    result_metadata: Any
+    """The same of the result; None if it depends on the statement at hand."""
+    default_options: tuple[Any, ...]
+    """What goes on with the instances where the statement itself brings no options."""
+    compile_state: Any
+    places: tuple[tuple[Any, Any, Any, Any], ...]
+    """For each node what SQLAlchemy's own row processor is made of: entity, mapper, path, adapter."""
+    requires_uniquing: bool
+    has_options: bool
+    """Whether options go on with the instances, for what they load later."""
+
+
+def recipe_of(result: Any) -> Recipe:
+    """The recipe of the rows that SQLAlchemy has just loaded.
+
+    Raises:
+        NotGenerated: only SQLAlchemy can load them.
+    """
+    context = getattr(result, "context", None)
+    if not isinstance(context, QueryContext):
+        raise NotGenerated("no mapped class is selected")
+    reader = _Reader(context, result.raw)
+    return reader.read(result)
+
+
+class _Reader:
+    def __init__(self, context: Any, cursor: Any) -> None:
+        self.context, self.cursor = context, cursor
+        self.width = len(cursor.keys())
+        self.nodes: list[Node] = []
+        self.places: list[tuple[Any, Any, Any, Any]] = []
+
+    def read(self, result: Any) -> Recipe:
+        compile_state = self.context.compile_state
+        entries = tuple(self.entry(entity) for entity in compile_state._entities)
+        row = Row(
+            entries,
+            tuple(sorted(self.nodes, key=lambda node: node.number)),
+            self.width,
+            is_scalar=bool(result._source_supports_scalars),
+            loads_after=any(node.loads_after for node in self.nodes),
+        )
+        translated = any(getattr(each, "translate_raw_column", False) for each in compile_state._entities)
+        metadata = result._metadata
+        names, extra = metadata._keys, [metadata._keymap[key][2] for key in metadata._keys]
+        distinct = len(set(names)) == len(names)
+        options = [each for each in compile_state.select_statement._with_options if each.propagate_to_loaders]
+        return Recipe(
+            row,
+            tuple(self.cursor._metadata._processors),
+            self.cursor._metadata,
+            None if translated or not distinct else _described(compile_state, names, extra),
+            tuple(options),
+            compile_state,
+            tuple(self.places),
+            requires_uniquing=self.context.requires_uniquing,
+            has_options=bool(options),
+        )
+
+    def entry(self, entity: Any) -> Node | int:
+        kind = type(entity).__name__
+        if kind in COLUMN:
+            getter = entity._row_processor[0] if entity._row_processor else None
+            if getter is None:
+                raise NotGenerated("a column that is not read by its place")
+            return self.place(getter)
+        if kind != MAPPED:
+            raise NotGenerated(f"a {kind.strip('_')}")
+        adapter = entity._get_entity_clauses(self.context.compile_state)
+        compound = self.context.compile_state.compound_eager_adapter
+        adapter = adapter.wrap(compound) if compound and adapter else adapter or compound
+        if entity._polymorphic_discriminator is not None:
+            raise NotGenerated("a polymorphic class")
+        return self.node(entity, entity.mapper, entity.path, adapter)
+
+    def place(self, getter: Callable[[Any], Any]) -> int:
+        # The getters are made by operator.itemgetter, so that a row of numbers tells where each looks.
+        found = getter(range(self.width))
+        if not isinstance(found, int):
+            raise NotGenerated("a column that is not read by its place")
+        return found
+
+    def node(self, entity: Any, mapper: Any, path: Any, adapter: Any) -> Node:
+        _check_mapper(mapper)
+        number = len(self.places)
+        self.places.append((entity, mapper, path, adapter))
+        getters = path.get(self.context.compile_state.attributes, ("getters", mapper), None)
+        if getters is None or getters["primary_key_getter"] is None:
+            raise NotGenerated("an instance that is being refreshed")
+        found = getters["cached_populators"]
+        if found["existing"] or found["eager"] or found["deferred"]:
+            raise NotGenerated("an attribute with a loader of its own")
+        children, loads_after = self.relations(entity, mapper, path, adapter, getters["todo"])
+        current = self.context.compile_state.current_path
+        key = getters["primary_key_getter"](range(self.width))
+        node = Node(
+            number,
+            mapper.class_,
+            mapper._identity_class,
+            mapper.class_manager,
+            current + path if current.path else path,
+            tuple(key),
+            needs_whole_key=not mapper.allow_partial_pks,
+            columns=tuple((name, self.place(getter)) for name, getter in _in_order(mapper, found["quick"])),
+            expired=tuple(name for name, is_expired in found["expire"] if is_expired),
+            fresh=tuple(populate for _, populate in found["new"]),
+            children=tuple(children),
+            loads_after=loads_after,
+        )
+        self.nodes.append(node)
+        return node
+
+    def relations(
+        self, entity: Any, mapper: Any, path: Any, adapter: Any, todo: Sequence[Any]
+    ) -> tuple[list[Child], bool]:
+        children: list[Child] = []
+        loads_after = False
+        for prop in todo:
+            if not isinstance(prop, StrategizedProperty):
+                if type(prop).create_row_processor is not MapperProperty.create_row_processor:
+                    raise NotGenerated(f"{mapper.class_.__name__}.{prop.key}")
+                continue
+            attribute: Any = prop
+            option = attribute._get_context_loader(self.context, path)
+            chosen = option and option.strategy
+            strategy = attribute._get_strategy(option.strategy) if chosen else attribute.strategy
+            if isinstance(strategy, JOINED):
+                if (
+                    child := self.joined(entity, mapper, path, adapter, attribute, strategy, option)
+                ) is not None:
+                    children.append(child)
+            elif isinstance(strategy, SELECT_IN):
+                loads_after = True
+            elif isinstance(strategy, LAZY):
+                _check_lazy(mapper, attribute, strategy, option)
+            elif not isinstance(strategy, NOTHING):
+                raise NotGenerated(
+                    f"{mapper.class_.__name__}.{attribute.key} by {type(strategy).__name__.strip('_')}"
+                )
+        return children, loads_after
+
+    def joined(
+        self, entity: Any, mapper: Any, path: Any, adapter: Any, attribute: Any, strategy: Any, option: Any
+    ) -> Child | None:
+        inner = path[attribute]
+        eager = strategy._create_eager_adapter(self.context, self.cursor, adapter, inner, option)
+        if eager is False:  # the columns are not there, so it is left for later
+            _check_lazy(mapper, attribute, attribute._get_strategy((("lazy", "select"),)), option)
+            return None
+        if mapper.class_manager[attribute.key].impl.supports_population is False:
+            raise NotGenerated(f"{mapper.class_.__name__}.{attribute.key}, which cannot be filled")
+        node = self.node(entity, strategy.mapper, inner[strategy.entity], eager)
+        implementation = mapper.class_manager[attribute.key].impl
+        is_list = strategy.uselist and getattr(implementation, "collection_factory", None) is not None
+        plain = is_list and issubclass(type(implementation.collection_factory()), list)
+        return Child(attribute.key, strategy.uselist, bool(plain) and _is_plain(implementation), node)
+
+
+def _is_plain(implementation: Any) -> bool:
+    """Whether the collection is SQLAlchemy's own list, whose appending is the built-in one."""
+    from sqlalchemy.orm.collections import InstrumentedList
+
+    return type(implementation.collection_factory()) is InstrumentedList
+
+
+def _in_order(mapper: Any, quick: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """As the class declares them; SQLAlchemy's own order is that of a set."""
+    order = {name: number for number, name in enumerate(mapper.column_attrs.keys())}
+    return sorted(quick, key=lambda each: order.get(each[0], len(order)))
+
+
+def _check_lazy(mapper: Any, attribute: Any, strategy: Any, option: Any) -> None:
+    if not strategy.is_class_level or (option and option._extra_criteria):
+        raise NotGenerated(f"{mapper.class_.__name__}.{attribute.key}, whose loading an option changes")
+
+
+def _check_mapper(mapper: Any) -> None:
+    name, manager = mapper.class_.__name__, mapper.class_manager
+    if mapper.polymorphic_map or mapper.inherits:
+        raise NotGenerated(f"{name}, which is polymorphic or inherits")
+    if manager.dispatch.load:
+        raise NotGenerated(f"{name}, whose loading is listened to")
+    if mapper.always_refresh:
+        raise NotGenerated(f"{name}, which is always refreshed")
+    made: Any = manager
+    if type(manager) is not ClassManager or made._state_constructor is not InstanceState:
+        raise NotGenerated(f"{name}, which is instrumented in a way of its own")
+    if "__dict__" not in dir(mapper.class_):
+        raise NotGenerated(f"{name}, whose instances have no __dict__")
+
+
+# --- One execution --------------------------------------------------------------------------------
+
+
+def new_run() -> int:
+    """A number for one load, by which SQLAlchemy knows the instances it has met in it."""
+    return cast("Any", loading)._new_runid()
+
+
+class _Columns:
+    """What SQLAlchemy's row processors ask of a result."""
+
+    def __init__(self, metadata: Any) -> None:
+        self.keys = lambda: metadata.keys
+        self._getter = metadata._getter
+        self._tuple_getter = metadata._row_as_tuple_getter
+
+
+@dataclass(slots=True)
+class Run:
+    """One load in progress: what the generated hydrator shares with SQLAlchemy, which takes over where it must."""
+
+    recipe: Recipe
+    session: Any
+    statement: Any
+    options: Mapping[str, Any]
+    number: int = field(default_factory=new_run)
+    collections: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    """(state, attribute) → the collection being filled, under the keys that SQLAlchemy uses."""
+    _context: Any = None
+    _processors: dict[int, Callable[[Any], Any]] = field(default_factory=dict[int, Callable[[Any], Any]])
+
+    @property
+    def context(self) -> Any:
+        """SQLAlchemy's context of the load, made when it is first asked for."""
+        if self._context is None:
+            options: Any = QueryContext.default_load_options
+            if self.outer is not None:
+                options += {"_sa_top_level_orm_context": self.outer}
+            statement = self.session.with_defaults(self.statement)
+            made: Any = QueryContext(
+                self.recipe.compile_state,
+                statement,
+                statement,
+                {},
+                self.session,
+                options,
+                cast("Any", self.options),
+            )
+            made.runid, made.partials = self.number, {}
+            made.post_load_paths = {} if self.outer is None else self.outer.post_load_paths
+            self.collections.update(made.attributes)
+            made.attributes = self.collections
+            self._context = made
+        return self._context
+
+    @property
+    def load_options(self) -> tuple[Any, ...]:
+        """The options that go on with the instances."""
+        if not self.recipe.has_options or not self.statement._with_options:
+            return self.recipe.default_options
+        return self.context.propagated_loader_options
+
+    @property
+    def outer(self) -> Any:
+        """The context of the load that this one is a part of, and which loads what is to be loaded after."""
+        return self.options.get("sa_top_level_orm_context")
+
+    def processor(self, number: int) -> Callable[[Any], Any]:
+        """SQLAlchemy's own function from a row to the instance of a node."""
+        if number not in self._processors:
+            entity, mapper, path, adapter = self.recipe.places[number]
+            columns, own = _Columns(self.recipe.metadata), cast("Any", loading)
+            self._processors[number] = own._instance_processor(
+                entity, mapper, self.context, columns, path, adapter
+            )
+        return self._processors[number]
+
+    def instance(self, number: int, row: Any) -> Any:
+        """The instance of a node in a row, by SQLAlchemy itself: for one that the session knew before."""
+        return self.processor(number)(row)
+
+    def meet_again(self, number: int, state: Any) -> None:
+        """Note an instance for which more is to be loaded after the rows."""
+        self.after(number).states[state] = True
+
+    def after(self, number: int) -> Any:
+        """What SQLAlchemy will load after the rows for the instances of a node."""
+        self.processor(number)  # which registers it
+        return self.context.post_load_paths[self.recipe.row.nodes[number].load_path.path]
+
+    def take_post_loads(self) -> list[Callable[[], None]]:
+        """What is to be loaded now, a function for each relationship; each may note more.  Inside greenlets."""
+        if self._context is None or self.outer is not None:
+            return []
+        waiting = list(self._context.post_load_paths.items())
+        self._context.post_load_paths.clear()
+        calls: list[Callable[[], None]] = []
+        for path, post_load in waiting:
+            calls += _split(self._context, path, post_load)
+        return calls
+
+
+def _split(context: Any, path: Any, post_load: Any) -> list[Callable[[], None]]:
+    """SQLAlchemy would run the loaders of a path one after another; here each can run by itself."""
+    made: list[Callable[[], None]] = []
+    for token, loader in post_load.loaders.items():
+        alone = type(post_load)()
+        alone.loaders[token] = loader
+        alone.states.update(post_load.states)
+        alone.load_keys = post_load.load_keys
+        made.append(lambda alone=alone: alone.invoke(context, path))
+    return made if post_load.states else []
+
+
+def result_of(run: Run, rows: list[Any]) -> Result[Any]:
+    """The rows as SQLAlchemy's own kind of result."""
+    recipe = run.recipe
+    metadata = recipe.result_metadata or _result_metadata(run)
+    result: Any = ChunkedIteratorResult(
+        metadata,
+        lambda size: iter([rows]),
+        source_supports_scalars=recipe.row.is_scalar,
+        context=cast("Any", _Summary(recipe.requires_uniquing)),
+    )
+    return result.unique() if recipe.requires_uniquing else result
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    requires_uniquing: bool
+
+
+def _result_metadata(run: Run) -> Any:
+    columns, compile_state = _Columns(run.recipe.metadata), run.recipe.compile_state
+    found = [entity.row_processor(run.context, columns) for entity in compile_state._entities]
+    return _described(compile_state, [label for _, label, _ in found], [extra for *_, extra in found])
+
+
+def _described(compile_state: Any, names: Sequence[Any], extra: Sequence[Any]) -> SimpleResultMetaData:
+    kinds = [_uniqueness(entity) for entity in compile_state._entities]
+
+    def unique_filters(result: Any) -> Sequence[Callable[[Any], Any] | None]:
+        if result._yield_per:
+            raise InvalidRequestError("Can't use the ORM yield_per feature in conjunction with unique()")
+        return kinds
+
+    return SimpleResultMetaData(names, extra, _create_unique_filters=unique_filters)
+
+
+def _uniqueness(entity: Any) -> Callable[[Any], Any] | None:
+    """By what the values of an entity are told apart: as SQLAlchemy's `loading.instances` has it."""
+    if entity.use_id_for_hash:
+        return id
+    if not (entity._non_hashable_value or entity._null_column_type):
+        return None
+    datatype, uncertain = entity.column.type, entity._null_column_type
+
+    def refuse(value: Any) -> Any:
+        if uncertain:
+            with suppress(TypeError):
+                return hash(value)
+        produced = "the values returned appear to be" if uncertain else "this datatype produces"
+        raise InvalidRequestError(
+            f"Can't apply uniqueness to row tuple containing value of type {datatype!r}; {produced} non-hashable values"
+        )
+
+    return refuse

@@ -1,0 +1,189 @@
+"""The synchronous session inside ours: its state, and the places to step in where SQLAlchemy offers no event."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Executable, Result
+from sqlalchemy.orm import InstanceState, ORMExecuteState, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.orm.session import SessionTransactionState
+from sqlalchemy.util.concurrency import in_greenlet
+from sqlmodel.orm.session import Session as SyncSession
+
+
+def can_wait() -> bool:
+    """Whether code that does not await may wait for the database here: inside a greenlet that SQLAlchemy drives."""
+    return in_greenlet()
+
+
+def awaited_attribute(executing: ORMExecuteState) -> tuple[InstanceState[Any], str] | None:
+    """The instance and attribute an attribute access is loading; None for a statement of another kind."""
+    owner = executing.lazy_loaded_from
+    if owner is not None:
+        path: Any = executing.loader_strategy_path
+        return owner, path[-1].key
+    if executing.is_column_load:
+        options: Any = executing
+        refreshed = options.load_options._refresh_state
+        wanted = options._orm_compile_options()._only_load_props or refreshed.unloaded
+        return refreshed, min(wanted & set(refreshed.mapper.column_attrs.keys()) or wanted)
+    return None
+
+
+class HookedSession(SyncSession):
+    """The synchronous session inside a `Session`, with a place to step in where SQLAlchemy offers no event."""
+
+    own_statement_hooks = 0
+    """How many `do_orm_execute` listeners belong to the class; the native path does without them."""
+
+    def visible(self, instance: object) -> bool:
+        """Whether an instance found in the identity map may be handed out for its key."""
+        return True
+
+    def about_to_execute(self) -> int:
+        """A statement is on its way; what is returned is given back when it has ended."""
+        return 0
+
+    def has_executed(self, before: int, *, rows: int | None, failed: bool) -> None:
+        """The statement has ended; `rows` are those it changed, where the driver says."""
+
+    def with_defaults(self, statement: Any) -> Any:
+        """The statement as this session runs it; what it adds must depend on `plan_flags` and its options alone."""
+        return statement
+
+    def plan_flags(self) -> object:
+        """What of the session's state `with_defaults` depends on; hashable."""
+        return None
+
+    def execute_natively(
+        self,
+        statement: Executable,
+        params: Any,
+        execution_options: Mapping[str, Any],
+        bind_arguments: Mapping[str, Any] | None,
+    ) -> Result[*tuple[Any, ...]] | None:
+        """Run a statement from inside a greenlet without SQLAlchemy's connection; None if that is not possible."""
+        return None
+
+    def _execute_internal(
+        self,
+        statement: Any,
+        params: Any = None,
+        *,
+        execution_options: Mapping[str, Any] = {},
+        bind_arguments: Any = None,
+        _parent_execute_state: Any = None,
+        _add_event: Any = None,
+        _scalar_result: bool = False,
+    ) -> Any:
+        """Every statement of the session passes here; joined collections come out with unique parents."""
+        if _parent_execute_state is None and _add_event is None and in_greenlet():
+            native = self.execute_natively(statement, params, execution_options, bind_arguments)
+            if native is not None:
+                return native.scalar() if _scalar_result else native
+        before = self.about_to_execute()
+        try:
+            result: Any = super()._execute_internal(
+                statement,
+                params,
+                execution_options=execution_options,
+                bind_arguments=bind_arguments,
+                _parent_execute_state=_parent_execute_state,
+                _add_event=_add_event,
+                _scalar_result=_scalar_result,
+            )
+        except BaseException:
+            self.has_executed(before, rows=None, failed=True)
+            raise
+        if not isinstance(result, Result):  # of `scalar()`: a value, which is not ours to touch
+            self.has_executed(before, rows=None, failed=False)
+            return result
+        self.has_executed(before, rows=getattr(result, "rowcount", None), failed=False)
+        return once_each(result)
+
+    def _identity_lookup(self, *args: Any, **kwargs: Any) -> Any:
+        """Every lookup by key passes here: `get`, and the lazy load of a many-to-one."""
+        found: Any = super()._identity_lookup(*args, **kwargs)
+        return found if found is None or self.visible(found) else None
+
+
+def once_each(result: Any) -> Any:
+    """The result, with its parents once each where it has joined collections."""
+    # Only an ORM result has such a context; a cursor's has another.
+    context = getattr(result, "context", None)
+    return result.unique() if getattr(context, "requires_uniquing", False) else result
+
+
+# --- What state a session is in -------------------------------------------------------------------
+
+
+def is_unflushed(session: Any) -> bool:
+    """Whether a flush would have something to do."""
+    return bool(session._new or session._deleted or session.identity_map._modified)
+
+
+def must_flush_first(session: Any) -> bool:
+    """Whether an autoflush before the next statement would send something."""
+    return session.autoflush and not session._flushing and is_unflushed(session)
+
+
+def autoflush(session: Any) -> None:
+    """Flush as SQLAlchemy does before a statement; inside a greenlet."""
+    session._autoflush()
+
+
+def has_foreign_hooks(session: Any) -> bool:
+    """Whether somebody else listens to the session's statements, or to the instances they load."""
+    heard = session.dispatch
+    return len(heard.do_orm_execute) > session.own_statement_hooks
+
+
+def heard_loading(session: Any) -> bool:
+    """Whether somebody listens to instances being loaded into the session."""
+    return bool(session.dispatch.loaded_as_persistent)
+
+
+def bind_of(session: Any, mapper: Any, statement: Any) -> Engine | Connection:
+    """Where the session sends a statement."""
+    plain = type(session).get_bind is SyncSession.get_bind and not session.binds
+    if plain and session.bind is not None:
+        return session.bind
+    return session.get_bind(mapper=mapper, clause=statement)
+
+
+def begun(session: Any) -> SessionTransaction | None:
+    """The session's innermost transaction, begun now if there is none; None if it cannot be used as it is.
+
+    A transaction that was begun has no connection yet: that comes with the first statement that needs one.
+    """
+    transaction: Any = session._transaction
+    if transaction is None:
+        if not session.autobegin:
+            return None
+        transaction = session._autobegin_t()
+    return transaction if transaction._state is SessionTransactionState.ACTIVE else None
+
+
+def connection_in(transaction: Any, bind: Engine | Connection) -> Connection | None:
+    """The connection the transaction holds for an engine or connection, if it has taken one."""
+    held = transaction._connections.get(bind)
+    return None if held is None else held[0]
+
+
+def is_implicit(transaction: SessionTransaction) -> bool:
+    """Whether it was begun by its first statement, and not by `begin()` or `begin_nested()`."""
+    return transaction.origin is SessionTransactionOrigin.AUTOBEGIN and not transaction.nested
+
+
+def holds_nothing(session: Any) -> bool:
+    """Whether ending the session's transaction would not wait for a database."""
+    transaction = session._transaction
+    while transaction is not None:
+        if transaction._connections:
+            return False
+        transaction = transaction._parent
+    return True
+
+
+def take_connection(session: Any, bind: Engine | Connection) -> Connection:
+    """The transaction's own connection, taken and begun if need be; inside a greenlet."""
+    return session._connection_for_bind(bind)

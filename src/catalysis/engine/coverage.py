@@ -1,0 +1,45 @@
+"""Whether the native path covers a statement of a session as things stand; what a plan itself decides is in `plan`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from catalysis.engine.alchemy.compiling import is_select, subject_of
+from catalysis.engine.alchemy.pooling import engine_options, foreign_listeners, logs_statements
+from catalysis.engine.alchemy.sessions import HookedSession, bind_of, has_foreign_hooks
+from catalysis.engine.drivers import OWN_HOOKS, driver_of
+from catalysis.engine.plan import Reading, plan_reading
+from catalysis.events import OWN_HOOKS as OWN_EVENT_HOOKS
+
+_OURS = OWN_HOOKS | OWN_EVENT_HOOKS
+_ROUTING = frozenset({"mapper", "clause"})
+
+
+def reading_of(
+    session: HookedSession,
+    statement: Any,
+    params: Any,
+    options: Mapping[str, Any],
+    bind_arguments: Mapping[str, Any] | None,
+) -> Reading | str:
+    """What `run` needs to execute the statement; or the reason why SQLAlchemy has to.
+
+    Raises:
+        UnboundExecutionError: the session does not know where to send it.
+    """
+    if not is_select(statement):
+        return "not a SELECT"
+    if has_foreign_hooks(session):
+        return "a do_orm_execute listener"
+    if bind_arguments and bind_arguments.keys() - _ROUTING:
+        return "bind arguments"
+    bind = bind_of(session, subject_of(statement), statement)
+    engine = bind.engine
+    if driver_of(engine.dialect) is None:
+        return f"the driver {engine.dialect.driver}"
+    if foreign_listeners(engine, _OURS):
+        return "a listener of the engine's statements"
+    if logs_statements(engine):
+        return "the engine logs its statements"
+    if engine_options(engine):
+        return "execution options of the engine"
+    return plan_reading(session, bind, statement, params, options, bind_arguments)

@@ -1,0 +1,46 @@
+"""What the engine asks of a driver.
+
+A driver is given SQLAlchemy's adapter of a connection, so that whatever it does is done on the very connection that
+SQLAlchemy would use.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the rows, how many the driver counted (-1: none), and the columns as DB-API describes them."""
+
+    describe: Callable[[], Any]
+    rows: Sequence[Any]
+    rowcount: int
+
+
+class Driver(Protocol):
+    """One module a database driver; see `drivers/__init__.py`."""
+
+    survives_cancellation: bool
+    """Whether a connection can be used on after a statement on it was cancelled."""
+
+    def reads_outside(self, connection: Any, dialect: Any) -> bool:
+        """Whether a read on this connection sees the same outside a transaction as in one of its isolation level."""
+        ...
+
+    async def fetch(
+        self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any, in_transaction: bool
+    ) -> Answer:
+        """Run one SELECT and return all its rows, in as few round trips as the driver can.
+
+        In a transaction the statements of several tasks queue in the order in which they came; outside, the
+        connection is the caller's alone.  Cancelled, it leaves the connection fit to be discarded.
+
+        Raises:
+            Exception: whatever the driver raises, untranslated.
+        """
+        ...
+
+    def was_stale(self, error: Exception) -> bool:
+        """Whether the error says that a prepared statement no longer fits its tables."""
+        ...

@@ -1,0 +1,214 @@
+"""A function generated once a plan, which turns driver rows into mapped instances in a session's identity map.
+
+It does what SQLAlchemy's `loading._instance` does for an instance that the session does not know yet, and for one
+that the same rows have brought before.  An instance that was in the session already goes to SQLAlchemy itself, row
+by row (`Run.instance`): its unflushed changes, expired attributes and options are too many cases to write twice.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import ref
+
+from sqlalchemy.util import warn
+
+from catalysis.engine.alchemy.loading import Run, init_collection
+from catalysis.engine.alchemy.states import IDENTITY_MAP, NAMES, state_lines
+from catalysis.engine.shape import Child, Node, Row
+
+Hydrator = Callable[[Sequence[Any], Run], list[Any]]
+Processor = Callable[[Any], Any]
+MANY = 200
+"""From so many rows on the garbage collector is paused while they become instances: all of them stay alive."""
+
+
+class UniqueList:
+    """Fills a collection with each instance once; SQLAlchemy calls `append` where it takes over."""
+
+    __slots__ = ("add", "seen")
+
+    def __init__(self, add: Callable[[Any], None]) -> None:
+        self.add = add
+        self.seen: set[int] = set()
+
+    def append(self, instance: Any) -> None:
+        """Add the instance unless it is there."""
+        if id(instance) not in self.seen:
+            self.seen.add(id(instance))
+            self.add(instance)
+
+
+def _new_collection(child: Child, state: Any, dict_: Any, run: Run) -> UniqueList:
+    adapter = init_collection(state, dict_, child.attribute)
+    if child.is_plain_list:
+        filled = dict_[child.attribute]
+        unique = UniqueList(lambda instance: list.append(filled, instance))
+    else:
+        unique = UniqueList(adapter.append_without_event)
+    run.collections[state, child.attribute] = unique
+    return unique
+
+
+def _met_twice(node: Node, child: Child) -> None:
+    warn(
+        "Multiple rows returned with uselist=False for eagerly-loaded attribute "
+        f"'{node.cls.__name__}.{child.attribute}' "
+    )
+
+
+def hydrate_with(row: Row, processors: Sequence[Processor | None]) -> Hydrator:
+    """The function for rows of this shape, whose columns go through these processors."""
+    writer = _Writer(row, processors)
+    source = writer.write()
+    namespace = writer.names
+    exec(compile(source, "<catalysis hydrator>", "exec"), namespace)  # noqa: S102 - written above, of numbers and names
+    return namespace["hydrate"]
+
+
+class _Writer:
+    """Writes the source; `names` holds what it refers to."""
+
+    def __init__(self, row: Row, processors: Sequence[Processor | None]) -> None:
+        self.row = row
+        self.processors = processors
+        self.lines: list[str] = []
+        self.names: dict[str, Any] = {
+            "ref": ref,
+            **NAMES,
+            "set_attribute": object.__setattr__,
+            "new_collection": _new_collection,
+            "met_twice": _met_twice,
+            "paused": _collector_paused,
+        }
+
+    def write(self) -> str:
+        self.line(0, "def hydrate(rows, run):")
+        self.line(1, "with paused(rows):")
+        self.prologue(2)
+        self.line(2, "for row in rows:")
+        self.line(3, f"{''.join(f'c{number}, ' for number in range(self.row.width))}= row")
+        for entry in self.row.entries:
+            if isinstance(entry, Node):
+                self.node(entry, 3)
+        parts = [
+            f"o{each.number}" if isinstance(each, Node) else self.value(each) for each in self.row.entries
+        ]
+        self.line(3, f"add({parts[0]})" if self.row.is_scalar else f"add(({', '.join(parts)},))")
+        self.line(2, "return made")
+        return "\n".join(self.lines)
+
+    def line(self, depth: int, text: str) -> None:
+        self.lines.append("    " * depth + text)
+
+    def prologue(self, depth: int) -> None:
+        self.line(depth, "made = []")
+        self.line(depth, "add = made.append")
+        if not self.row.nodes:
+            return
+        for text in IDENTITY_MAP:
+            self.line(depth, text)
+        self.line(depth, "options, collections = run.load_options, run.collections")
+        for node in self.row.nodes:
+            if node.loads_after:
+                self.line(depth, f"after{node.number} = run.after({node.number}).states")
+
+    def value(self, column: int) -> str:
+        """The expression of a column's value."""
+        processor = self.processors[column]
+        if processor is None:
+            return f"c{column}"
+        self.names[f"p{column}"] = processor
+        return f"p{column}(c{column})"
+
+    def processed_row(self) -> str:
+        return f"({', '.join(self.value(column) for column in range(self.row.width))},)"
+
+    def node(self, node: Node, depth: int) -> None:
+        n = node.number
+        self.names |= {
+            f"C{n}": node.cls,
+            f"I{n}": node.identity_class,
+            f"M{n}": node.manager,
+            f"P{n}": node.load_path,
+        }
+        for column in node.key:
+            if self.processors[column] is not None:
+                self.line(depth, f"k{n}_{column} = {self.value(column)}")
+        keys = [f"k{n}_{c}" if self.processors[c] is not None else f"c{c}" for c in node.key]
+        self.line(depth, f"k{n} = (I{n}, ({', '.join(keys)},), None)")
+        self.line(depth, f"s{n} = get(k{n})")
+        self.line(depth, f"o{n} = None if s{n} is None else s{n}.obj()")
+        self.line(depth, f"if o{n} is None:")
+        junction = " or " if node.needs_whole_key else " and "
+        self.line(depth + 1, f"if {junction.join(f'{key} is None' for key in keys)}:")
+        self.line(depth + 2, f"n{n} = None")
+        self.line(depth + 1, "else:")
+        self.new_instance(node, keys, depth + 2)
+        self.line(depth, f"elif s{n}.runid == number and s{n}.load_path is P{n}:")
+        self.line(depth + 1, f"n{n} = False")
+        self.line(depth, "else:")
+        self.line(depth + 1, f"o{n} = run.instance({n}, {self.processed_row()})")
+        self.line(depth + 1, f"n{n} = None")
+        if node.children:
+            self.line(depth, f"if n{n} is not None:")
+            self.line(depth + 1, f"d{n} = o{n}.__dict__")
+            for child in node.children:
+                self.child(node, child, depth + 1)
+
+    def new_instance(self, node: Node, keys: list[str], depth: int) -> None:
+        n = node.number
+        self.line(depth, f"n{n} = True")
+        for text in _construction(node, self.names):
+            self.line(depth, text)
+        for text in state_lines(n, node.expired):
+            self.line(depth, text)
+        values = [f"'_sa_instance_state': s{n}"]
+        known = dict(zip(node.key, keys, strict=True))
+        values += [f"{name!r}: {known.get(column) or self.value(column)}" for name, column in node.columns]
+        self.line(depth, f"d{n} = {{{', '.join(values)}}}")
+        self.line(depth, f"set_attribute(o{n}, '__dict__', d{n})")
+        self.line(depth, f"states[k{n}] = s{n}")
+        for number, populate in enumerate(node.fresh):
+            self.names[f"f{n}_{number}"] = populate
+            self.line(depth, f"f{n}_{number}(s{n}, d{n}, row)")
+        if node.loads_after:
+            self.line(depth, f"after{n}[s{n}] = True")
+
+    def child(self, node: Node, child: Child, depth: int) -> None:
+        n, m, name = node.number, child.node.number, child.attribute
+        self.names[f"R{m}"] = child
+        if child.is_collection:
+            self.line(depth, f"u{m} = None if n{n} else collections.get((s{n}, {name!r}))")
+            self.line(depth, f"if u{m} is None:")
+            self.line(depth + 1, f"u{m} = new_collection(R{m}, s{n}, d{n}, run)")
+            self.node(child.node, depth)
+            self.line(depth, f"if o{m} is not None:")
+            self.line(depth + 1, f"u{m}.append(o{m})")
+            return
+        self.node(child.node, depth)
+        self.line(depth, f"if n{n} or {name!r} not in d{n}:")
+        self.line(depth + 1, f"d{n}[{name!r}] = o{m}")
+        self.line(depth, f"elif d{n}[{name!r}] is not o{m}:")
+        self.names[f"N{n}"] = node
+        self.line(depth + 1, f"met_twice(N{n}, R{m})")
+
+
+def _construction(node: Node, names: dict[str, Any]) -> list[str]:
+    """The lines that make an empty instance, as `ClassManager.new_instance` does."""
+    n = node.number
+    names[f"new{n}"] = node.cls.__new__
+    return [f"o{n} = new{n}(C{n})"]
+
+
+@contextmanager
+def _collector_paused(rows: Sequence[Any]) -> Any:
+    """No garbage collection while many instances are made: it would walk all of them again and again, for nothing."""
+    if len(rows) < MANY or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

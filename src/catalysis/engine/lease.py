@@ -1,0 +1,102 @@
+"""A connection for one statement, or the one that the session's transaction holds.
+
+A statement's own lease is given back before its rows become instances; a transaction's connection stays where it is.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from catalysis.engine.alchemy.pooling import adapted, check_in, check_out, discard, proxy_of, raise_translated
+from catalysis.engine.alchemy.sessions import (
+    HookedSession,
+    begun,
+    connection_in,
+    is_implicit,
+    take_connection,
+)
+from catalysis.engine.drivers import Driver
+
+
+@dataclass(slots=True)
+class Lease:
+    """A connection lent for one statement (`held` is None), or held by a transaction."""
+
+    engine: Engine
+    proxy: Any
+    """The pool's proxy of the connection."""
+    held: Connection | None
+
+    @property
+    def connection(self) -> Any:
+        """SQLAlchemy's adapter of the driver's connection."""
+        return adapted(self.proxy)
+
+    async def give_back(self) -> None:
+        """End the lease of one statement."""
+        if self.held is None:
+            await check_in(self.engine, self.proxy)
+
+    def give_up(self, error: BaseException, *, survives: bool) -> None:
+        """End it after a cancellation: nobody knows what the connection is doing, unless it `survives` that."""
+        if survives:
+            if self.held is None:
+                _unwaited(check_in(self.engine, self.proxy))
+        elif self.held is not None:
+            self.held.invalidate(error)
+        else:
+            discard(self.proxy, error)
+
+    async def fail(self, error: Exception, sql: str, parameters: Any) -> NoReturn:
+        """End it after the database refused, and raise the refusal as SQLAlchemy does."""
+        try:
+            await greenlet_spawn(
+                raise_translated, self.held, self.engine, self.proxy, error, sql, tuple(parameters)
+            )
+        finally:
+            if self.held is None and self.proxy.is_valid:
+                await self.give_back()
+        raise error
+
+
+_background: set[asyncio.Task[None]] = set()
+
+
+def _unwaited(work: Any) -> None:
+    """Let it end by itself: who would wait has been cancelled."""
+    task = asyncio.ensure_future(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+
+
+async def lease(
+    session: HookedSession, bind: Engine | Connection, driver: Driver, *, needs_transaction: bool
+) -> Lease | None:
+    """A lease for the session's next read; None if SQLAlchemy must say why there is none.
+
+    Outside a transaction it is a connection for the statement alone.  A transaction that was begun by hand, has
+    taken its connection, or is needed for the statement, reads on its own.
+
+    Raises:
+        TimeoutError: (SQLAlchemy's) no connection came free in time.
+        DBAPIError: the database let nobody in.
+    """
+    transaction = begun(session)
+    if transaction is None:
+        return None
+    held = connection_in(transaction, bind)
+    outside = held is None and not needs_transaction and is_implicit(transaction) and isinstance(bind, Engine)
+    if outside:
+        proxy = await check_out(bind.engine)
+        lent = Lease(bind.engine, proxy, None)
+        if driver.reads_outside(adapted(proxy), bind.dialect):
+            return lent
+        await lent.give_back()
+    if held is None:
+        async with session.turn:
+            held = await greenlet_spawn(take_connection, session, bind)
+    proxy = proxy_of(held)
+    return None if proxy is None or held.get_execution_options() else Lease(bind.engine, proxy, held)

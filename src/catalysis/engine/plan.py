@@ -1,0 +1,203 @@
+"""From a statement to a `Plan`: decided once, cached by SQLAlchemy's own key of the statement, and never awaiting.
+
+A plan is built from the statement, the mappers it names and the engine's dialect alone, so the cache belongs to an
+engine and is emptied when mappers are configured anew.
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Mapper
+
+from catalysis.engine.alchemy.compiling import (
+    Bind,
+    cache_key,
+    compiled_for,
+    detached_connection,
+    locks_rows,
+    own_execution_options,
+    simple_binds,
+    subject_of,
+    unkeyed_options,
+)
+from catalysis.engine.alchemy.loading import Recipe, autoflushes, plugin_of
+from catalysis.engine.alchemy.sessions import HookedSession
+
+PLANS = 1_000
+"""The most plans an engine keeps; those not used for longest go first."""
+
+PURE = frozenset(
+    ["abs", "array_agg", "avg", "bit_length", "bool_and", "bool_or", "cast", "ceil", "ceiling", "char_length", "coalesce", "concat", "concat_ws", "count", "cume_dist", "date", "date_part", "date_trunc", "datetime", "dense_rank", "div", "every", "exp", "extract", "first_value", "floor", "greatest", "group_concat", "ifnull", "instr", "json", "json_array", "json_array_length", "json_build_object", "json_extract", "json_object", "json_agg", "json_quote", "json_type", "jsonb_agg", "jsonb_array_length", "jsonb_build_object", "julianday", "lag", "last_value", "lead", "least", "left", "length", "ln", "log", "lower", "lpad", "ltrim", "max", "md5", "min", "mod", "nth_value", "ntile", "nullif", "octet_length", "percent_rank", "position", "pow", "power", "printf", "rank", "regexp_replace", "repeat", "replace", "reverse", "right", "round", "row_number", "rpad", "rtrim", "sign", "split_part", "sqrt", "stddev", "strftime", "string_agg", "strpos", "substr", "substring", "sum", "time", "to_char", "total", "translate", "trim", "trunc", "typeof", "unnest", "upper", "variance"]
+)
+"""Functions that depend on their arguments alone, and so do not show whether there is a transaction.
+
+`date`, `time`, `datetime`, `julianday` and `strftime` are SQLite's; with 'now' they tell the time of the statement,
+in a transaction or out of it (SQLite documentation, "Date And Time Functions").
+"""
+_NOT_FUNCTIONS = frozenset(
+    ["all", "and", "any", "array", "as", "between", "bigint", "by", "case", "char", "character", "check", "cross", "distinct", "else", "end", "escape", "except", "exists", "filter", "from", "full", "group", "having", "ilike", "in", "inner", "intersect", "interval", "is", "join", "lateral", "like", "limit", "materialized", "not", "numeric", "offset", "on", "or", "order", "outer", "over", "partition", "recursive", "returning", "row", "rows", "select", "similar", "some", "symmetric", "then", "timestamp", "union", "using", "values", "varchar", "when", "where", "with", "within", "decimal", "float"]
+)
+_QUOTED = re.compile(r"'(?:[^']|'')*'")
+_CALL = re.compile(r'("[^"]*"|[A-Za-z_][\w$]*)(\s*)\(')
+_TELLS = re.compile(
+    r"\b(?:FOR\s+(?:NO\s+KEY\s+)?(?:UPDATE|(?:KEY\s+)?SHARE)|INSERT|UPDATE|DELETE|MERGE|CURRENT_\w+|LOCALTIME\w*|"
+    r"SESSION_USER|TABLESAMPLE)\b"
+)
+
+_PLAIN_OPTIONS = frozenset({"prebuffer_rows", "autoflush", "populate_existing", "_sa_orm_load_options"})
+_OF_A_LOAD = "sa_top_level_orm_context"
+
+
+@dataclass(slots=True)
+class Plan:
+    """How a statement is executed.  Frozen but for `hydrator`, which is made from the first rows."""
+
+    compiled: Any
+    sql: str
+    binds: tuple[Bind, ...] | None
+    """None if SQLAlchemy makes the parameters, and perhaps the SQL, of each execution (an expanding IN)."""
+    plugin: Any
+    """The part of SQLAlchemy that runs statements over mapped classes; None for a Core statement."""
+    mapper: Mapper[Any] | None
+    needs_transaction: bool
+    detached: Connection
+    reason: str | None = None
+    """Why the statement is not native; None for a native one."""
+    recipe: Recipe | None = None
+    hydrator: Callable[[Sequence[Any], Any], list[Any]] | None = None
+    not_generated: str | None = None
+    """Why SQLAlchemy turns the rows into instances; None until the first rows have come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One execution of a plan, before anything has been waited for."""
+
+    plan: Plan
+    bind: Engine | Connection
+    statement: Any
+    params: Mapping[str, Any] | None
+    given: Sequence[Any]
+    """The statement's own bound parameters, in the plan's order."""
+    named: Any
+    """Values given by the statement's `params()`."""
+    options: Mapping[str, Any]
+    bind_arguments: Mapping[str, Any]
+    is_generated: bool
+    """Whether the options allow the generated hydrator."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine it is sent to."""
+        return self.bind.engine
+
+    @property
+    def wants_autoflush(self) -> bool:
+        """Whether what the session holds unflushed goes first; a Core statement has no say in that."""
+        if self.plan.plugin is None:
+            return True
+        return autoflushes(self.options)
+
+
+_plans: WeakKeyDictionary[Engine, "OrderedDict[Hashable, Plan]"] = WeakKeyDictionary()
+
+
+@event.listens_for(Mapper, "after_configured")
+def _forget_plans() -> None:
+    _plans.clear()
+
+
+def plans_of(engine: Engine) -> int:
+    """How many plans the engine keeps."""
+    return len(_plans.get(engine, ()))
+
+
+def plan_reading(
+    session: HookedSession,
+    bind: Engine | Connection,
+    statement: Any,
+    params: Any,
+    options: Mapping[str, Any],
+    bind_arguments: Mapping[str, Any] | None,
+) -> "Reading | str":
+    """The plan of a statement and what this execution brings; or why it is SQLAlchemy's."""
+    if params is not None and not isinstance(params, Mapping):
+        return "several sets of parameters"
+    engine = bind.engine
+    if own := own_execution_options(statement):
+        options = {**own, **options}
+    if session.execution_options:
+        options = {**session.execution_options, **options}
+    if (refused := _refused(options)) is not None:
+        return refused
+    if (key := cache_key(statement)) is None:
+        return "a statement that SQLAlchemy cannot cache"
+    plans = _plans.get(engine)
+    if plans is None:
+        plans = _plans[engine] = OrderedDict()
+    full_key = (key[0], unkeyed_options(statement), session.plan_flags())
+    plan = plans.get(full_key)
+    if plan is None:
+        plan = plans[full_key] = _plan(session, engine, statement, len(key[1]))
+        if len(plans) > PLANS:
+            plans.popitem(last=False)
+    else:
+        plans.move_to_end(full_key)
+    if plan.reason is not None:
+        return plan.reason
+    generated = not (options.keys() & {"populate_existing", "_sa_orm_load_options"})
+    return Reading(plan, bind, statement, params, key[1], key[2], options, bind_arguments or {}, generated)
+
+
+def _refused(options: Mapping[str, Any]) -> str | None:
+    for name in options:
+        if name not in _PLAIN_OPTIONS and name != _OF_A_LOAD:
+            return f"the execution option {name!r}"
+    return None
+
+
+def _plan(session: HookedSession, engine: Engine, statement: Any, given: int) -> Plan:
+    prepared = session.with_defaults(statement)
+    try:
+        compiled: Any = compiled_for(prepared, engine)
+    except SQLAlchemyError:
+        return _fallback("a statement that does not compile")
+    if compiled.cache_key is None or len(compiled.cache_key[1]) != given:
+        return _fallback("a statement whose parameters cannot be told apart")
+    if not compiled.positional or compiled.schema_translate_map:
+        return _fallback("parameters by name")
+    return Plan(
+        compiled,
+        compiled.string,
+        simple_binds(compiled),
+        plugin_of(prepared),
+        subject_of(prepared),
+        locks_rows(statement) or needs_transaction(compiled.string),
+        detached_connection(engine),
+    )
+
+
+def _fallback(reason: str) -> Plan:
+    nothing: Any = None
+    return Plan(nothing, "", None, None, None, False, nothing, reason)
+
+
+def needs_transaction(sql: str) -> bool:
+    """Whether it could be seen that a SELECT ran outside a transaction: it locks, writes, or calls what may."""
+    text = _QUOTED.sub("''", sql)
+    if _TELLS.search(text):
+        return True
+    for found in _CALL.finditer(text):
+        name, gap = found[1], found[2]
+        if name.startswith('"'):
+            if not gap:
+                return True
+        elif name.lower() not in PURE and name.lower() not in _NOT_FUNCTIONS and not gap:
+            return True
+    return False

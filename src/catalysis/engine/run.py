@@ -1,0 +1,180 @@
+"""The trip of a reading statement: plan, lease, driver rows, instances.  Start here.
+
+`coverage.reading_of` has found or made its plan.  What comes back as None goes through SQLAlchemy, whole, before
+anything was sent: parameters that cannot be bound, a transaction that cannot be used.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from sqlalchemy import Result
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util import immutabledict
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from catalysis.engine.alchemy import compiling, loading
+from catalysis.engine.alchemy.sessions import HookedSession, heard_loading, holds_nothing, once_each
+from catalysis.engine.drivers import Answer, driver_of
+from catalysis.engine.hydrate import hydrate_with
+from catalysis.engine.lease import Lease, lease
+from catalysis.engine.plan import Reading
+from catalysis.events import QueryEvent, call_site, emit, is_heard
+
+ATTEMPTS = 2
+"""How often a read outside a transaction is tried: it changes nothing, and a fresh connection may do better."""
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What goes to the driver, and SQLAlchemy's context of it where SQLAlchemy is to load the rows."""
+
+    sql: str
+    parameters: Sequence[Any]
+    context: Any = None
+    statement: Any = None
+    options: Mapping[str, Any] | None = None
+
+
+async def run(session: HookedSession, reading: Reading) -> Result[Any] | None:
+    """Execute a reading statement and return its result, as SQLAlchemy's `AsyncSession.execute` would.
+
+    Raises:
+        DBAPIError: what the database answered, as SQLAlchemy raises it.
+    """
+    sent = _bind(session, reading)
+    if sent is None:
+        return None
+    answer = await _fetch(session, reading, sent)
+    if answer is None:
+        return None
+    if sent.context is None:
+        return await _hydrate(session, reading, answer)
+    return await greenlet_spawn(_load, session, reading, sent, answer)
+
+
+# --- Binding --------------------------------------------------------------------------------------
+
+
+def _bind(session: HookedSession, reading: Reading) -> _Sent | None:
+    plan = reading.plan
+    generated = plan.hydrator is not None and reading.is_generated and not heard_loading(session)
+    try:
+        if generated and plan.binds is not None and not reading.params and not reading.named:
+            return _Sent(plan.sql, compiling.bound_values(plan.binds, reading.given))
+        statement = session.with_defaults(reading.statement)
+        options: Any = immutabledict(reading.options).union({"prebuffer_rows": True})
+        if plan.plugin is not None:
+            arguments = dict(reading.bind_arguments)
+            options = loading.load_options(
+                plan.plugin, session, statement, reading.params, options, arguments
+            )
+        context = compiling.execution_context(
+            plan.compiled, plan.detached, statement, reading.given, reading.named, reading.params, options
+        )
+    except Exception:  # SQLAlchemy will meet it too, and raise it as its own
+        return None
+    return _Sent(context.statement, context.parameters[0], None if generated else context, statement, options)
+
+
+# --- Fetching -------------------------------------------------------------------------------------
+
+
+async def _fetch(session: HookedSession, reading: Reading, sent: _Sent) -> Answer | None:
+    attempt = 0
+    while True:
+        attempt += 1
+        lent = await _lease(session, reading)
+        if lent is None:
+            return None
+        try:
+            return await _ask(reading, sent, lent)
+        except DBAPIError as failure:
+            final = attempt == ATTEMPTS or lent.held is not None
+            if final or not (failure.connection_invalidated or _was_stale(reading, failure)):
+                raise
+
+
+def _was_stale(reading: Reading, failure: DBAPIError) -> bool:
+    driver, cause = driver_of(reading.engine.dialect), getattr(failure.orig, "__cause__", None)
+    return driver is not None and isinstance(cause, Exception) and driver.was_stale(cause)
+
+
+async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
+    driver = driver_of(reading.engine.dialect)
+    assert driver is not None
+    return await lease(session, reading.bind, driver, needs_transaction=reading.plan.needs_transaction)
+
+
+async def _ask(reading: Reading, sent: _Sent, lent: Lease) -> Answer:
+    dialect = reading.engine.dialect
+    driver = driver_of(dialect)
+    assert driver is not None
+    heard = is_heard()
+    started = perf_counter() if heard else 0.0
+    try:
+        answer = await driver.fetch(
+            lent.connection, sent.sql, sent.parameters, dialect=dialect, in_transaction=lent.held is not None
+        )
+    except Exception as error:
+        if heard:
+            _tell(sent.sql, started, None, type(error).__name__)
+        await lent.fail(error, sent.sql, sent.parameters)
+    except BaseException as cancelled:
+        lent.give_up(cancelled, survives=driver.survives_cancellation)
+        raise
+    if heard:
+        _tell(sent.sql, started, len(answer.rows), None)
+    if lent.held is None:
+        await lent.give_back()
+    return answer
+
+
+def _tell(sql: str, started: float, rows: int | None, error: str | None) -> None:
+    emit(QueryEvent(sql, perf_counter() - started, rows, True, None, error, call_site()))
+
+
+# --- Instances ------------------------------------------------------------------------------------
+
+
+async def _hydrate(session: HookedSession, reading: Reading, answer: Answer) -> Result[Any]:
+    plan = reading.plan
+    assert plan.recipe is not None and plan.hydrator is not None
+    load = loading.Run(plan.recipe, session, reading.statement, reading.options)
+    rows = plan.hydrator(answer.rows, load)
+    if plan.recipe.row.loads_after:
+        while calls := load.take_post_loads():
+            await _load_after(session, calls)
+    return loading.result_of(load, rows)
+
+
+async def _load_after(session: HookedSession, calls: Sequence[Callable[[], None]]) -> None:
+    """Load what does not depend on each other at once, outside a transaction."""
+    if len(calls) > 1 and holds_nothing(session):
+        async with asyncio.TaskGroup() as group:
+            for call in calls:
+                group.create_task(greenlet_spawn(call))
+    else:
+        for call in calls:
+            await greenlet_spawn(call)
+
+
+def _load(session: HookedSession, reading: Reading, sent: _Sent, answer: Answer) -> Result[Any]:
+    """Let SQLAlchemy load the rows, and learn from it how to do without the next time."""
+    plan = reading.plan
+    cursor = compiling.cursor_result(sent.context, answer.describe(), answer.rows, answer.rowcount)
+    if plan.plugin is None:
+        return cursor
+    arguments = dict(reading.bind_arguments)
+    result = loading.loaded(
+        plan.plugin, session, sent.statement, reading.params, sent.options or {}, arguments, cursor
+    )
+    if plan.hydrator is None and plan.not_generated is None and reading.is_generated:
+        try:
+            plan.recipe = loading.recipe_of(result)
+            plan.hydrator = hydrate_with(plan.recipe.row, plan.recipe.processors)
+        except loading.NotGenerated as why:
+            plan.not_generated = str(why)
+    return once_each(result)
