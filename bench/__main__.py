@@ -1,113 +1,153 @@
 """`make bench`: the contenders take turns in one run, so that a machine that slows down slows all of them."""
 
+import argparse
 import asyncio
+import gc
+import json
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from uuid import UUID
 
-import aiosqlite
-import asyncpg
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
 from tests.servers import PostgresServer
 
-from bench.operations import ROWS, Item, Model, Operation, Owner, operations, sessions
-from catalysis import Database
+from bench.contenders.drivers import Aiosqlite, Asyncpg
+from bench.contenders.sessions import Sessions
+from bench.models import Task, fill
+from bench.operations import OPERATIONS, Contender, Keys, Operation
+from catalysis import Database, Session, watch_queries
 
-ROUNDS = 60
-
-
-async def _fill(database: Database) -> tuple[UUID, UUID]:
-    await database.create_all(Model.metadata)
-    async with database.session() as session:
-        owner = Owner(name="owner")
-        session.add(owner)
-        await session.flush()
-        items = [Item(title=f"item {number}", number=number, owner_id=owner.id) for number in range(ROWS)]
-        session.add_all(items)
-        await session.commit()
-        return items[ROWS // 2].id, owner.id
+WARM_UP = 3
+POOL = {"pool_size": 10, "max_overflow": 0}
 
 
-def _postgres_fetch(pool: Any) -> Callable[..., Awaitable[Any]]:
-    async def fetch(sql: str, *parameters: Any) -> Any:
-        for number in range(1, len(parameters) + 1):
-            sql = sql.replace("?", f"${number}", 1)
-        return await pool.fetch(sql, *parameters)
-
-    return fetch
-
-
-def _sqlite_fetch(connection: aiosqlite.Connection) -> Callable[..., Awaitable[Any]]:
-    async def fetch(sql: str, *parameters: Any) -> Any:
-        plain = [each.hex if isinstance(each, UUID) else each for each in parameters]
-        return await connection.execute_fetchall(sql, plain)
-
-    return fetch
-
-
-async def _compare(
-    database: Database, fetch: Callable[..., Awaitable[Any]], table: Table, backend: str
-) -> None:
-    key, owner = await _fill(database)
-    for operation in operations(key, owner):
-        contenders = {name: operation.session(make) for name, make in sessions(database.engine).items()}
-        if not operation.name.startswith("insert"):
-            contenders["driver"] = operation.driver(fetch)
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        for turn in range(ROUNDS + 5):
-            for name, run in contenders.items():
-                started = time.perf_counter()
-                await run()
-                if turn >= 5:  # the first turns fill caches
-                    times[name].append(time.perf_counter() - started)
-        table.add_row(backend, operation.name, *_ratios(operation, times))
-
-
-def _ratios(operation: Operation, times: dict[str, list[float]]) -> list[str]:
-    medians = {name: statistics.median(each) for name, each in times.items()}
-    driver = medians.get("driver")
-    stock = medians["stock SQLModel"]
+def session_contenders(engine: AsyncEngine) -> list[Contender]:
+    """Those that differ in their session alone."""
     return [
-        "-" if driver is None else f"{stock / driver:.2f}",
-        "-" if driver is None else f"{medians['Catalysis'] / driver:.2f}",
-        f"{medians['Catalysis'] / stock:.2f}",
-        f"{medians['Catalysis'] * 1e6:,.0f}",
+        Sessions("Catalysis", lambda: Session(engine, expire_on_commit=False)),
+        Sessions("SQLModel", lambda: SQLModelSession(engine, expire_on_commit=False)),
     ]
 
 
-async def _main() -> None:
-    table = Table(title="ratios of medians, contenders taking turns")
-    for heading in (
-        "backend",
-        "operation",
-        "stock / driver",
-        "Catalysis / driver",
-        "Catalysis / stock",
-        "µs",
-    ):
-        table.add_column(heading, justify="left" if heading in ("backend", "operation") else "right")
+async def keys_of(engine: AsyncEngine) -> Keys:
+    """Rows from the middle, so that nobody is favoured."""
+    async with AsyncSession(engine) as session:
+        tasks = (await session.scalars(select(Task).order_by(Task.number).offset(5_000).limit(64))).all()
+        return Keys(tasks[0].id, [task.id for task in tasks], tasks[0].user_id)
+
+
+async def check(operation: Operation, contenders: list[Contender], keys: Keys) -> None:
+    """Refuse to time answers that differ."""
+    expected = operation.plain(await operation.of(contenders[0])(keys))
+    for contender in contenders[1:]:
+        answer = operation.plain(await operation.of(contender)(keys))
+        if answer != expected:
+            raise SystemExit(f"{contender.name} answers {operation.title!r} differently")
+
+
+async def measure(operation: Operation, contenders: list[Contender], keys: Keys) -> dict[str, float]:
+    """The median time of each contender in seconds."""
+    times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    gc.collect()
+    for turn in range(operation.rounds + WARM_UP):
+        for contender in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
+            work = operation.of(contender)
+            started = time.perf_counter()
+            await work(keys)
+            if turn >= WARM_UP:
+                times[contender.name].append(time.perf_counter() - started)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+async def native_share(contender: Contender, keys: Keys) -> Counter[str]:
+    """How the statements of all operations went: natively, or why not."""
+    with watch_queries() as queries:
+        for operation in OPERATIONS:
+            await operation.of(contender)(keys)
+    return Counter("native" if each.native else str(each.reason) for each in queries)
+
+
+async def compare(
+    backend: str, contenders: list[Contender], keys: Keys, chosen: list[Operation], console: Console
+) -> dict[str, Any]:
+    """Measure and print one backend; the first contender is the measure."""
+    table = Table(title=f"{backend}: ratios of medians to hand-written {contenders[0].name}")
+    table.add_column("operation")
+    for contender in contenders:
+        table.add_column(contender.name, justify="right")
+    report: dict[str, Any] = {}
+    for operation in chosen:
+        await check(operation, contenders, keys)
+        medians = await measure(operation, contenders, keys)
+        base = medians[contenders[0].name]
+        ratios = [f"{medians[each.name] / base:.2f}" for each in contenders[1:]]
+        table.add_row(operation.title, f"{base * 1e6:,.0f} µs", *ratios)
+        report[operation.title] = medians
+    console.print(table)
+    share = await native_share(contenders[1], keys)
+    console.print(f"{contenders[1].name}: {share['native']} of {share.total()} statements native", share)
+    return report
+
+
+async def on_postgres(chosen: list[Operation], console: Console) -> dict[str, Any]:
     server = PostgresServer.start()
     try:
         database = Database(server.url())
-        pool = await asyncpg.create_pool(server.url().replace("+asyncpg", ""))
-        await _compare(database, _postgres_fetch(pool), table, "PostgreSQL")
-        await pool.close()
+        await fill(database)
         await database.close()
+        engine = create_async_engine(server.url(), **POOL)
+        contenders: list[Contender] = [await Asyncpg.open(server.url().replace("+asyncpg", ""))]
+        contenders += [*session_contenders(engine), *await peers(server.url(), console)]
+        report = await compare("PostgreSQL", contenders, await keys_of(engine), chosen, console)
+        for contender in contenders:
+            await contender.close()
+        await engine.dispose()
+        return report
     finally:
         server.stop()
+
+
+async def on_sqlite(chosen: list[Operation], console: Console) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "bench.db"
-        database = Database(f"sqlite:///{path}")
-        async with aiosqlite.connect(path) as connection:
-            await _compare(database, _sqlite_fetch(connection), table, "SQLite")
+        database = Database(f"sqlite:///{path}", **POOL)
+        await fill(database)
+        contenders: list[Contender] = [await Aiosqlite.open(str(path))]
+        contenders += session_contenders(database.engine)
+        report = await compare("SQLite", contenders, await keys_of(database.engine), chosen, console)
+        for contender in contenders:
+            await contender.close()
         await database.close()
-    Console().print(table)
+        return report
+
+
+async def peers(url: str, console: Console) -> list[Contender]:
+    """The other libraries that are installed (`make bench` installs them)."""
+    return []
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--only", choices=["postgres", "sqlite"])
+    parser.add_argument("--operation", action="append", choices=[each.method for each in OPERATIONS])
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    chosen = [each for each in OPERATIONS if not given.operation or each.method in given.operation]
+    console, report = Console(), {}
+    if given.only != "sqlite":
+        report["PostgreSQL"] = await on_postgres(chosen, console)
+    if given.only != "postgres":
+        report["SQLite"] = await on_sqlite(chosen, console)
+    if given.json:
+        given.json.write_text(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    asyncio.run(main())

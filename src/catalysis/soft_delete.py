@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import Any, cast
+from weakref import WeakSet
 
 from sqlalchemy import (
     BindParameter,
@@ -22,7 +23,14 @@ from sqlalchemy import (
     event,
     update,
 )
-from sqlalchemy.orm import Mapper, ORMExecuteState, UserDefinedOption, class_mapper, with_loader_criteria
+from sqlalchemy.orm import (
+    Mapper,
+    ORMExecuteState,
+    UserDefinedOption,
+    class_mapper,
+    registry,
+    with_loader_criteria,
+)
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from catalysis.engine.alchemy.statements import (
@@ -32,6 +40,7 @@ from catalysis.engine.alchemy.statements import (
     is_orm,
     mappers_in,
     options_of,
+    registries_in,
     returning_of,
     with_option,
     without_option,
@@ -152,7 +161,7 @@ def leave_out_marked(executing: ORMExecuteState) -> None:
     if _has_option(executing, IncludeDeleted, HardDelete):
         return
     # A plain SELECT may hold subqueries and CTEs over mapped classes, and the option reaches those.
-    if executing.is_orm_statement or executing.is_select:
+    if (executing.is_orm_statement or executing.is_select) and _concerns(executing.statement):
         add_option(executing, ONLY_UNMARKED)
     if executing.is_update or executing.is_delete:
         executing.statement = _without_marked_sources(executing)
@@ -160,13 +169,22 @@ def leave_out_marked(executing: ORMExecuteState) -> None:
 
 def without_marked(statement: Any, *, sees_deleted: bool) -> Any:
     """The same for a SELECT that has not met SQLAlchemy yet; `sees_deleted` takes away what an object brought along."""
-    if is_column_load(statement):
+    if is_column_load(statement) or not _concerns(statement):
         return statement
     if sees_deleted:
         return without_option(statement, ONLY_UNMARKED)
     if any(isinstance(each, (IncludeDeleted, HardDelete)) for each in options_of(statement)):
         return statement
     return with_option(statement, ONLY_UNMARKED, is_orm=is_orm(statement))
+
+
+_registries: WeakSet[registry] = WeakSet()
+"""Those with a `SoftDelete` model."""
+
+
+def _concerns(statement: Any) -> bool:
+    """Whether a statement can meet a marked row, itself or by what its instances load later."""
+    return any(each in _registries for each in registries_in(statement))
 
 
 def _without_marked_sources(executing: ORMExecuteState) -> Any:
@@ -209,6 +227,7 @@ def _opt_in(mapper: Mapper[Any], cls: type[Any]) -> None:
             f"{cls.__name__} inherits SoftDelete, but the mapped class above it, {mapper.inherits.class_.__name__}, "
             "does not: a query of that one would show deleted rows.  Let the topmost mapped class inherit SoftDelete."
         )
+    _registries.add(mapper.registry)
     mark, table = mapper.columns[MARK], cast("Any", mapper.local_table)
     if isinstance(table, Table) and mark.table is table:
         _let_keys_be_reused(cast("Table[Any]", table), mark.is_(None))

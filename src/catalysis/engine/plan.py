@@ -65,6 +65,8 @@ class Plan:
     plugin: Any
     """The part of SQLAlchemy that runs statements over mapped classes; None for a Core statement."""
     mapper: Mapper[Any] | None
+    takes_defaults: bool
+    """Whether the session adds something to the statement."""
     needs_transaction: bool
     detached: Connection
     reason: str | None = None
@@ -178,6 +180,7 @@ def _plan(session: HookedSession, engine: Engine, statement: Any, given: int) ->
         simple_binds(compiled),
         plugin_of(prepared),
         subject_of(prepared),
+        prepared is not statement,
         locks_rows(statement) or needs_transaction(compiled.string),
         detached_connection(engine),
     )
@@ -185,7 +188,7 @@ def _plan(session: HookedSession, engine: Engine, statement: Any, given: int) ->
 
 def _fallback(reason: str) -> Plan:
     nothing: Any = None
-    return Plan(nothing, "", None, None, None, False, nothing, reason)
+    return Plan(nothing, "", None, None, None, False, False, nothing, reason)
 
 
 def needs_transaction(sql: str) -> bool:

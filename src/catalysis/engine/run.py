@@ -64,7 +64,7 @@ def _bind(session: HookedSession, reading: Reading) -> _Sent | None:
     try:
         if generated and plan.binds is not None and not reading.params and not reading.named:
             return _Sent(plan.sql, compiling.bound_values(plan.binds, reading.given))
-        statement = session.with_defaults(reading.statement)
+        statement = session.with_defaults(reading.statement) if plan.takes_defaults else reading.statement
         options: Any = immutabledict(reading.options).union({"prebuffer_rows": True})
         if plan.plugin is not None:
             arguments = dict(reading.bind_arguments)
@@ -142,7 +142,7 @@ def _tell(sql: str, started: float, rows: int | None, error: str | None) -> None
 async def _hydrate(session: HookedSession, reading: Reading, answer: Answer) -> Result[Any]:
     plan = reading.plan
     assert plan.recipe is not None and plan.hydrator is not None
-    load = loading.Run(plan.recipe, session, reading.statement, reading.options)
+    load = loading.Run(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
     rows = plan.hydrator(answer.rows, load)
     if plan.recipe.row.loads_after:
         while calls := load.take_post_loads():

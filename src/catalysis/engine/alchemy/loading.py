@@ -289,6 +289,7 @@ class Run:
     session: Any
     statement: Any
     options: Mapping[str, Any]
+    takes_defaults: bool
     number: int = field(default_factory=new_run)
     collections: dict[Any, Any] = field(default_factory=dict[Any, Any])
     """(state, attribute) → the collection being filled, under the keys that SQLAlchemy uses."""
@@ -302,7 +303,7 @@ class Run:
             options: Any = QueryContext.default_load_options
             if self.outer is not None:
                 options += {"_sa_top_level_orm_context": self.outer}
-            statement = self.session.with_defaults(self.statement)
+            statement = self.session.with_defaults(self.statement) if self.takes_defaults else self.statement
             made: Any = QueryContext(
                 self.recipe.compile_state,
                 statement,

@@ -16,6 +16,7 @@ from sqlalchemy.orm.strategy_options import (
 from sqlalchemy.sql.base import ExecutableOption
 from sqlalchemy.sql.operators import asc_op, desc_op, nulls_first_op, nulls_last_op
 from sqlalchemy.sql.selectable import SelectBase
+from sqlalchemy.sql.visitors import iterate
 
 Pageable = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]
 StatementT = TypeVar("StatementT", bound=Pageable)
@@ -59,6 +60,17 @@ def without_option(statement: Any, option: ExecutableOption) -> Any:
     without = statement.options()
     without._with_options = tuple(each for each in statement._with_options if each is not option)
     return without
+
+
+def registries_in(statement: Any) -> set[Any]:
+    """The registries of the mapped classes that a statement names anywhere, and those that their relationships reach."""
+    found: set[Any] = set()
+    for element in iterate(statement):
+        entity = getattr(element, "_annotations", {}).get("parententity")
+        if entity is not None and entity.mapper.registry not in found:
+            own = entity.mapper.registry
+            found.update(own._recurse_with_dependencies({own}))
+    return found
 
 
 def is_orm(statement: Any) -> bool:

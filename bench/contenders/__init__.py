@@ -1,0 +1,1 @@
+"""One module a contender, each in the form its own documentation teaches."""

@@ -1,0 +1,112 @@
+"""Whatever a program does on stock `AsyncSession` it does on `Session`: same results, states, errors and rows."""
+
+import asyncio
+import gc
+import os
+import shutil
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from sqlalchemy import create_engine, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session as SyncSession
+
+from catalysis import Session
+from tests.differential.models import Base, rows
+from tests.differential.programs import Player, Step, programs
+
+FOLDER = TemporaryDirectory(prefix="catalysis-differential-")
+TEMPLATE = Path(FOLDER.name) / "template.db"
+
+
+def template() -> Path:
+    if not TEMPLATE.exists():
+        engine = create_engine(f"sqlite:///{TEMPLATE}")
+        Base.metadata.create_all(engine)
+        with SyncSession(engine) as session:
+            session.add_all(rows())
+            session.commit()
+        engine.dispose()
+    return TEMPLATE
+
+
+async def contents(engine: Any) -> Any:
+    async with engine.connect() as connection:
+        return {
+            table.name: sorted(map(repr, (await connection.execute(select(table))).all()))
+            for table in Base.metadata.sorted_tables
+        }
+
+
+async def trace(make: Any, url: str, program: list[Step], expire: bool) -> Any:
+    engine = create_async_engine(url)
+    try:
+        session = make(engine, expire_on_commit=expire)
+        player = Player(session)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = await player.play(program)
+            player.kept.clear()
+            await session.close()
+        return traced, await contents(engine)
+    finally:
+        await engine.dispose()
+
+
+def compare(program: list[Step], one: Any, two: Any) -> None:
+    for number, (stock, ours) in enumerate(zip(one[0], two[0], strict=True)):
+        difference = first_difference(stock, ours)
+        assert difference is None, f"step {number} of {program}: {difference}"
+    assert one[1] == two[1], f"after {program}: {first_difference(one[1], two[1])}"
+
+
+def first_difference(one: Any, two: Any, where: str = "") -> str | None:
+    """Where two traces part, and how: a whole trace is too long to read."""
+    if one == two:
+        return None
+    if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
+        pairs = [(key, one[key], two[key]) for key in one]
+    elif isinstance(one, (list, tuple)) and isinstance(two, (list, tuple)) and len(one) == len(two):
+        pairs = [(str(n), *pair) for n, pair in enumerate(zip(one, two, strict=True))]
+    else:
+        return f"at {where}: stock {one!r}, ours {two!r}"
+    return next(found for key, x, y in pairs if (found := first_difference(x, y, f"{where}/{key}")))
+
+
+def on_sqlite(program: list[Step], expire: bool) -> None:
+    traces = []
+    for name, make in (("stock", AsyncSession), ("ours", Session)):
+        path = Path(FOLDER.name) / f"{name}-{os.getpid()}.db"
+        shutil.copyfile(template(), path)
+        traces.append(asyncio.run(trace(make, f"sqlite+aiosqlite:///{path}", program, expire)))
+    compare(program, *traces)
+
+
+from hypothesis import strategies as st  # noqa: E402
+
+quick = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+long = settings(
+    quick,
+    max_examples=int(os.environ.get("CATALYSIS_PROGRAMS", "5000")),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would take hours; the trace is short enough
+)
+
+
+@quick
+@given(programs, st.booleans())
+def test_programs_on_sqlite(program: list[Step], expire: bool):
+    on_sqlite(program, expire)
+
+
+@pytest.mark.long
+@long
+@given(programs, st.booleans())
+def test_many_programs_on_sqlite(program: list[Step], expire: bool):
+    on_sqlite(program, expire)
+
+
+_ = (gc, insert)
