@@ -4,7 +4,6 @@ What differs from the parent is decided here: soft delete, errors that name the 
 out once, and a warning when work is left behind.  How a statement runs is the engine's business.
 """
 
-import asyncio
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from catalysis.engine.alchemy.sessions import (
     HookedSession,
+    Turn,
     autoflush,
     awaited_attribute,
     can_wait,
@@ -68,8 +68,7 @@ class UnitOfWork(HookedSession):
         """Whether what was sent stays when the session is left: for somebody else to commit."""
         self._writing: list[str] = []
         self._sees_deleted = False
-        self.turn = asyncio.Lock()
-        """Held while a statement takes the transaction's connection, or goes through SQLAlchemy."""
+        self.turn = Turn()
 
     def _joins_a_transaction(self) -> bool:
         if not isinstance(self.bind, Connection) or not self.bind.in_transaction():

@@ -152,7 +152,7 @@ async def _hydrate(session: HookedSession, reading: Reading, answer: Answer) -> 
 
 async def _load_after(session: HookedSession, calls: Sequence[Callable[[], None]]) -> None:
     """Load what does not depend on each other at once, outside a transaction."""
-    if len(calls) > 1 and holds_nothing(session):
+    if len(calls) > 1 and holds_nothing(session) and not session.turn.is_ours:
         async with asyncio.TaskGroup() as group:
             for call in calls:
                 group.create_task(greenlet_spawn(call))

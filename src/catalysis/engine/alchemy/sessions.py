@@ -1,5 +1,6 @@
 """The synchronous session inside ours: its state, and the places to step in where SQLAlchemy offers no event."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,9 +30,39 @@ def awaited_attribute(executing: ORMExecuteState) -> tuple[InstanceState[Any], s
     return None
 
 
+class Turn:
+    """The lock under which a session takes its transaction's connection, or hands a statement to SQLAlchemy.
+
+    A task that has it may take it again: a flush loads what it needs.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._owner: asyncio.Task[Any] | None = None
+        self._depth = 0
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the running task has it."""
+        return self._owner is not None and self._owner is asyncio.current_task()
+
+    async def __aenter__(self) -> None:
+        if not self.is_ours:
+            await self._lock.acquire()
+            self._owner = asyncio.current_task()
+        self._depth += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._owner = None
+            self._lock.release()
+
+
 class HookedSession(SyncSession):
     """The synchronous session inside a `Session`, with a place to step in where SQLAlchemy offers no event."""
 
+    turn: Turn
     own_statement_hooks = 0
     """How many `do_orm_execute` listeners belong to the class; the native path does without them."""
 
