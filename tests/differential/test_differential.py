@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from sqlalchemy import create_engine, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session as SyncSession
@@ -77,13 +77,19 @@ def first_difference(one: Any, two: Any, where: str = "") -> str | None:
     return next(found for key, x, y in pairs if (found := first_difference(x, y, f"{where}/{key}")))
 
 
-def on_sqlite(program: list[Step], expire: bool) -> None:
-    traces = []
-    for name, make in (("stock", AsyncSession), ("ours", Session)):
-        path = Path(FOLDER.name) / f"{name}-{os.getpid()}.db"
-        shutil.copyfile(template(), path)
-        traces.append(asyncio.run(trace(make, f"sqlite+aiosqlite:///{path}", program, expire)))
-    compare(program, *traces)
+def run_on_sqlite(name: str, make: Any, program: list[Step], expire: bool) -> Any:
+    path = Path(FOLDER.name) / f"{name}-{os.getpid()}.db"
+    shutil.copyfile(template(), path)
+    return asyncio.run(trace(make, f"sqlite+aiosqlite:///{path}", program, expire))
+
+
+def on_sqlite(program: list[Step], expire: bool, run: Any = run_on_sqlite) -> None:
+    stock = run("stock", AsyncSession, program, expire)
+    ours = run("ours", Session, program, expire)
+    if stock != ours:
+        # SQLAlchemy's unit of work walks sets, so that a program may end in more than one way on stock itself.
+        assume(all(run("stock", AsyncSession, program, expire) == stock for _ in range(6)))
+    compare(program, stock, ours)
 
 
 from hypothesis import strategies as st  # noqa: E402
