@@ -26,9 +26,7 @@ WITH_TWO = (
 )
 USERS = f"SELECT {OTHER} FROM bench_user ORDER BY name"
 COUNT = "SELECT count(id) FROM bench_task WHERE user_id = $1"
-GROUPS = (
-    "SELECT c.name, count(t.id) FROM bench_category c JOIN bench_task t ON t.category_id = c.id GROUP BY c.name"
-)
+GROUPS = "SELECT c.name, count(t.id) FROM bench_category c JOIN bench_task t ON t.category_id = c.id GROUP BY c.name"
 
 
 class Asyncpg:

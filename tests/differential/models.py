@@ -198,7 +198,13 @@ def rows() -> list[Any]:
     ]
     tags = [Tag(id=n, label=f"TAG {n}") for n in range(1, 5)]
     books = [
-        Book(id=n, title=f"book {n}", price=n + 0.5, author=authors[n % 3] if n < 7 else None, tags=tags[: n % 4])
+        Book(
+            id=n,
+            title=f"book {n}",
+            price=n + 0.5,
+            author=authors[n % 3] if n < 7 else None,
+            tags=tags[: n % 4],
+        )
         for n in range(1, 9)
     ]
     passports = [Passport(country="xy", number=n, author=authors[n] if n < 2 else None) for n in range(3)]

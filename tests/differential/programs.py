@@ -149,7 +149,9 @@ class Player:
     def keep_rows(self, rows: list[Any]) -> Any:
         for row in rows:
             for value in row if isinstance(row, (tuple, Row)) else (row,):
-                if inspect(value, raiseerr=False) is not None and all(value is not each for each in self.kept):
+                if inspect(value, raiseerr=False) is not None and all(
+                    value is not each for each in self.kept
+                ):
                     self.keep(value)
         return [self.normal(tuple(row) if isinstance(row, (tuple, Row)) else row) for row in rows]
 
@@ -197,7 +199,11 @@ class Player:
 
         def read(_: Any) -> Any:
             value = getattr(instance, name)
-            values = sorted(value, key=lambda each: str(key_of(each))) if isinstance(value, (list, set)) else [value]
+            values = (
+                sorted(value, key=lambda each: str(key_of(each)))
+                if isinstance(value, (list, set))
+                else [value]
+            )
             return [self.normal(each) for each in values]
 
         return name, await self.session.run_sync(read)
@@ -229,7 +235,9 @@ class Player:
     async def add(self, which: int, number: int) -> Any:
         number += 5
         made: Any = [
-            lambda: Author(id=number, name=f"new {number}", books=[Book(id=number + 10, title=f"of {number}")]),
+            lambda: Author(
+                id=number, name=f"new {number}", books=[Book(id=number + 10, title=f"of {number}")]
+            ),
             lambda: Book(id=number, title=f"book {number}"),
             lambda: Tag(id=number, label=f"TAG {number}"),
             lambda: Passport(country="xy", number=number, stamps={Stamp(id=number + 20)}),
@@ -302,7 +310,9 @@ class Player:
             update(Gadget).values(weight=number),
         ][way % 4]
         if way % 5 == 4:
-            return (await self.session.execute(insert(Gadget), [{"id": number + 50, "name": "bulk"}])).rowcount
+            return (
+                await self.session.execute(insert(Gadget), [{"id": number + 50, "name": "bulk"}])
+            ).rowcount
         result = await self.session.execute(statement, execution_options={"synchronize_session": how})
         return result.rowcount
 
@@ -346,7 +356,9 @@ def describe(instance: Any) -> Any:
         sorted(state.committed_state),
         sorted(state.callables),
         str(state.load_path),
-        [type(each).__name__ for each in state.load_options if each is not ONLY_UNMARKED],  # ours, and of no effect here
+        [
+            type(each).__name__ for each in state.load_options if each is not ONLY_UNMARKED
+        ],  # ours, and of no effect here
         fields_set and sorted(fields_set),
     )
 

@@ -49,7 +49,9 @@ STATEMENTS: list[Callable[[int, int], Any]] = [
     lambda a, b: select(Author).where(Author.id == a),
     lambda a, b: select(Author).where(Author.id.in_([a, b])).order_by(Author.id.desc()),
     lambda a, b: select(Author).where(Author.id.in_([])),
-    lambda a, b: select(Author).where(or_(Author.name == f"author {a}", Author.mood == Mood.WILD)).order_by(Author.id),
+    lambda a, b: (
+        select(Author).where(or_(Author.name == f"author {a}", Author.mood == Mood.WILD)).order_by(Author.id)
+    ),
     lambda a, b: select(Author.id, Author.name, Author.shout).order_by(Author.id),
     lambda a, b: select(Author.mood, Author.born, Author.notes).order_by(Author.id),
     lambda a, b: select(Author, Book).join(Author.books).order_by(Book.id),
@@ -57,7 +59,12 @@ STATEMENTS: list[Callable[[int, int], Any]] = [
     lambda a, b: select(Author, Author.id + a).order_by(Author.id),
     lambda a, b: select(func.count(Book.id)).where(Book.id > a),
     lambda a, b: select(func.count()).select_from(Book),
-    lambda a, b: select(Author.name, func.count(Book.id).label("books")).join(Author.books).group_by(Author.name).order_by(Author.name),
+    lambda a, b: (
+        select(Author.name, func.count(Book.id).label("books"))
+        .join(Author.books)
+        .group_by(Author.name)
+        .order_by(Author.name)
+    ),
     lambda a, b: select(Book).where(Book.tags.any(Tag.id == a)).order_by(Book.id),
     lambda a, b: select(Author).where(exists().where(Book.author_id == Author.id)).order_by(Author.id),
     lambda a, b: select(Book).order_by(Book.id).limit(a).offset(b),
@@ -65,18 +72,38 @@ STATEMENTS: list[Callable[[int, int], Any]] = [
     lambda a, b: select(case((Book.id > a, literal("big")), else_="small"), Book.price).order_by(Book.id),
     lambda a, b: select(Author).options(joinedload(Author.books)).order_by(Author.id),
     lambda a, b: select(Author).options(joinedload(Author.books).joinedload(Book.tags)).order_by(Author.id),
-    lambda a, b: select(Author).options(joinedload(Author.books), joinedload(Author.passport)).order_by(Author.id).limit(a),
+    lambda a, b: (
+        select(Author)
+        .options(joinedload(Author.books), joinedload(Author.passport))
+        .order_by(Author.id)
+        .limit(a)
+    ),
     lambda a, b: select(Book).options(joinedload(Book.author)).order_by(Book.id),
     lambda a, b: select(Book).options(joinedload(Book.author).joinedload(Author.books)).order_by(Book.id),
-    lambda a, b: select(Book).options(joinedload(Book.author, innerjoin=True)).where(Book.author_id != None).order_by(Book.id),  # noqa: E711
+    lambda a, b: (
+        select(Book)
+        .options(joinedload(Book.author, innerjoin=True))
+        .where(Book.author_id != None)
+        .order_by(Book.id)
+    ),  # noqa: E711
     lambda a, b: select(Author).options(selectinload(Author.books)).order_by(Author.id),
-    lambda a, b: select(Author).options(selectinload(Author.books).selectinload(Book.tags), selectinload(Author.passport)).order_by(Author.id),
+    lambda a, b: (
+        select(Author)
+        .options(selectinload(Author.books).selectinload(Book.tags), selectinload(Author.passport))
+        .order_by(Author.id)
+    ),
     lambda a, b: select(Book).options(selectinload(Book.author), selectinload(Book.tags)).order_by(Book.id),
     lambda a, b: select(Author).options(selectinload(Author.books.and_(Book.id > a))).order_by(Author.id),
     lambda a, b: select(Author).options(joinedload(Author.books.and_(Book.id > a))).order_by(Author.id),
     lambda a, b: select(Author).options(subqueryload(Author.books)).order_by(Author.id),
     lambda a, b: select(Author).options(immediateload(Author.books)).order_by(Author.id),
-    lambda a, b: select(Author).join(Author.books).options(contains_eager(Author.books)).where(Book.id > a).order_by(Author.id, Book.id),
+    lambda a, b: (
+        select(Author)
+        .join(Author.books)
+        .options(contains_eager(Author.books))
+        .where(Book.id > a)
+        .order_by(Author.id, Book.id)
+    ),
     lambda a, b: select(Book).join(Book.author).options(contains_eager(Book.author)).order_by(Book.id),
     lambda a, b: select(Author).options(load_only(Author.name)).order_by(Author.id),
     lambda a, b: select(Author).options(defer(Author.name), undefer(Author.biography)).order_by(Author.id),
@@ -86,15 +113,37 @@ STATEMENTS: list[Callable[[int, int], Any]] = [
     lambda a, b: select(Author).options(lazyload(Author.books)).order_by(Author.id),
     lambda a, b: select(Book).options(defaultload(Book.author).load_only(Author.name)).order_by(Book.id),
     lambda a, b: select(Book).options(joinedload(Book.author).load_only(Author.name)).order_by(Book.id),
-    lambda a, b: select(Author).options(with_loader_criteria(Book, Book.id > a), selectinload(Author.books)).order_by(Author.id),
-    lambda a, b: select(Author).options(with_loader_criteria(Book, lambda cls: cls.id > a), joinedload(Author.books)).order_by(Author.id),
+    lambda a, b: (
+        select(Author)
+        .options(with_loader_criteria(Book, Book.id > a), selectinload(Author.books))
+        .order_by(Author.id)
+    ),
+    lambda a, b: (
+        select(Author)
+        .options(with_loader_criteria(Book, lambda cls: cls.id > a), joinedload(Author.books))
+        .order_by(Author.id)
+    ),
     lambda a, b: select(Passport).order_by(Passport.number),
-    lambda a, b: select(Passport).options(joinedload(Passport.stamps), joinedload(Passport.author)).order_by(Passport.number),
+    lambda a, b: (
+        select(Passport)
+        .options(joinedload(Passport.stamps), joinedload(Passport.author))
+        .order_by(Passport.number)
+    ),
     lambda a, b: select(Passport).options(selectinload(Passport.stamps)).order_by(Passport.number),
-    lambda a, b: select(Stamp).options(joinedload(Stamp.passport).joinedload(Passport.author)).order_by(Stamp.id),
-    lambda a, b: select(Branch).options(joinedload(Branch.children), joinedload(Branch.parent)).order_by(Branch.id),
-    lambda a, b: select(Branch).options(selectinload(Branch.children, recursion_depth=2)).where(Branch.id == 1),
-    lambda a, b: select(Branch).options(selectinload(Branch.children).selectinload(Branch.children)).order_by(Branch.id),
+    lambda a, b: (
+        select(Stamp).options(joinedload(Stamp.passport).joinedload(Passport.author)).order_by(Stamp.id)
+    ),
+    lambda a, b: (
+        select(Branch).options(joinedload(Branch.children), joinedload(Branch.parent)).order_by(Branch.id)
+    ),
+    lambda a, b: (
+        select(Branch).options(selectinload(Branch.children, recursion_depth=2)).where(Branch.id == 1)
+    ),
+    lambda a, b: (
+        select(Branch)
+        .options(selectinload(Branch.children).selectinload(Branch.children))
+        .order_by(Branch.id)
+    ),
     lambda a, b: select(Animal).order_by(Animal.id),
     lambda a, b: select(Dog).order_by(Dog.id),
     lambda a, b: select(Fish).order_by(Fish.id),
@@ -117,20 +166,37 @@ STATEMENTS: list[Callable[[int, int], Any]] = [
     lambda a, b: select(Book.__table__.c.title).where(Book.__table__.c.id == a),
     lambda a, b: select(literal(a), literal("x")),
     lambda a, b: select(Book).with_for_update().where(Book.id == a),
-    lambda a, b: select(Book).where(and_(Book.id > a, Book.id < a + b)).execution_options(populate_existing=True).order_by(Book.id),
-    lambda a, b: select(Author).execution_options(populate_existing=True).options(joinedload(Author.books)).order_by(Author.id),
+    lambda a, b: (
+        select(Book)
+        .where(and_(Book.id > a, Book.id < a + b))
+        .execution_options(populate_existing=True)
+        .order_by(Book.id)
+    ),
+    lambda a, b: (
+        select(Author)
+        .execution_options(populate_existing=True)
+        .options(joinedload(Author.books))
+        .order_by(Author.id)
+    ),
     lambda a, b: select(Author).execution_options(autoflush=False).order_by(Author.id),
     lambda a, b: select(Author.books).where(Author.id == a),
     lambda a, b: select(Book, Book).order_by(Book.id),
     lambda a, b: select(Author.name, Author.name).order_by(Author.id),
-    lambda a, b: select(Author).order_by(Author.nothing) if b > 90 else select(Author).where(Author.id == None),  # noqa: E711
+    lambda a, b: (
+        select(Author).order_by(Author.nothing) if b > 90 else select(Author).where(Author.id == None)
+    ),  # noqa: E711
     lambda a, b: select(func.no_such_function(Author.id)),
 ]
 
 
 def _two_aliases(a: int) -> Any:
     one, two = aliased(Book), aliased(Book)
-    return select(one, two).join(two, one.author_id == two.author_id).where(one.id < two.id).order_by(one.id, two.id)
+    return (
+        select(one, two)
+        .join(two, one.author_id == two.author_id)
+        .where(one.id < two.id)
+        .order_by(one.id, two.id)
+    )
 
 
 def _from_subquery(a: int) -> Any:

@@ -98,7 +98,11 @@ quick = settings(max_examples=150, deadline=None, suppress_health_check=list(Hea
 long = settings(
     quick,
     max_examples=int(os.environ.get("CATALYSIS_PROGRAMS", "5000")),
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking would take hours; the trace is short enough
+    phases=[
+        Phase.explicit,
+        Phase.reuse,
+        Phase.generate,
+    ],  # shrinking would take hours; the trace is short enough
 )
 
 

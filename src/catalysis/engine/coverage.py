@@ -6,7 +6,7 @@ from typing import Any
 from catalysis.engine.alchemy.compiling import is_select, subject_of
 from catalysis.engine.alchemy.pooling import engine_options, foreign_listeners, logs_statements
 from catalysis.engine.alchemy.sessions import HookedSession, bind_of, has_foreign_hooks
-from catalysis.engine.drivers import OWN_HOOKS, driver_of
+from catalysis.engine.drivers import OWN_HOOKS, is_driven
 from catalysis.engine.plan import Reading, plan_reading
 from catalysis.events import OWN_HOOKS as OWN_EVENT_HOOKS
 
@@ -34,7 +34,7 @@ def reading_of(
         return "bind arguments"
     bind = bind_of(session, subject_of(statement), statement)
     engine = bind.engine
-    if driver_of(engine.dialect) is None:
+    if not is_driven(engine.dialect):
         return f"the driver {engine.dialect.driver}"
     if foreign_listeners(engine, _OURS):
         return "a listener of the engine's statements"

@@ -1,26 +1,23 @@
 """A function generated once a plan, which turns driver rows into mapped instances in a session's identity map.
 
-It does what SQLAlchemy's `loading._instance` does for an instance that the session does not know yet, and for one
+It does what SQLAlchemy does for an instance that the session does not know yet, and for one
 that the same rows have brought before.  An instance that was in the session already goes to SQLAlchemy itself, row
 by row (`Run.instance`): its unflushed changes, expired attributes and options are too many cases to write twice.
 """
 
-import gc
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from typing import Any
 from weakref import ref
 
 from sqlalchemy.util import warn
 
 from catalysis.engine.alchemy.loading import Run, init_collection
-from catalysis.engine.alchemy.states import IDENTITY_MAP, NAMES, state_lines
+from catalysis.engine.alchemy.states import IDENTITY_MAP, NAMES, instance_lines, state_lines
+from catalysis.engine.conversions import NAMES as CONVERTING
 from catalysis.engine.shape import Child, Node, Row
 
 Hydrator = Callable[[Sequence[Any], Run], list[Any]]
-Processor = Callable[[Any], Any]
-MANY = 200
-"""From so many rows on the garbage collector is paused while they become instances: all of them stay alive."""
+Conversion = tuple[str, Any]
 
 
 class UniqueList:
@@ -57,9 +54,9 @@ def _met_twice(node: Node, child: Child) -> None:
     )
 
 
-def hydrate_with(row: Row, processors: Sequence[Processor | None]) -> Hydrator:
-    """The function for rows of this shape, whose columns go through these processors."""
-    writer = _Writer(row, processors)
+def hydrate_with(row: Row, conversions: Sequence[Conversion | None]) -> Hydrator:
+    """The function for rows of this shape, whose columns are converted by these (`conversions.conversion`)."""
+    writer = _Writer(row, conversions)
     source = writer.write()
     namespace = writer.names
     exec(compile(source, "<catalysis hydrator>", "exec"), namespace)  # noqa: S102 - written above, of numbers and names
@@ -69,33 +66,31 @@ def hydrate_with(row: Row, processors: Sequence[Processor | None]) -> Hydrator:
 class _Writer:
     """Writes the source; `names` holds what it refers to."""
 
-    def __init__(self, row: Row, processors: Sequence[Processor | None]) -> None:
+    def __init__(self, row: Row, conversions: Sequence[Conversion | None]) -> None:
         self.row = row
-        self.processors = processors
+        self.conversions = conversions
         self.lines: list[str] = []
         self.names: dict[str, Any] = {
             "ref": ref,
             **NAMES,
-            "set_attribute": object.__setattr__,
+            **CONVERTING,
             "new_collection": _new_collection,
             "met_twice": _met_twice,
-            "paused": _collector_paused,
         }
 
     def write(self) -> str:
         self.line(0, "def hydrate(rows, run):")
-        self.line(1, "with paused(rows):")
-        self.prologue(2)
-        self.line(2, "for row in rows:")
-        self.line(3, f"{''.join(f'c{number}, ' for number in range(self.row.width))}= row")
+        self.prologue(1)
+        self.line(1, "for row in rows:")
+        self.line(2, f"{''.join(f'c{number}, ' for number in range(self.row.width))}= row")
         for entry in self.row.entries:
             if isinstance(entry, Node):
-                self.node(entry, 3)
+                self.node(entry, 2)
         parts = [
             f"o{each.number}" if isinstance(each, Node) else self.value(each) for each in self.row.entries
         ]
-        self.line(3, f"add({parts[0]})" if self.row.is_scalar else f"add(({', '.join(parts)},))")
-        self.line(2, "return made")
+        self.line(2, f"add({parts[0]})" if self.row.is_scalar else f"add(({', '.join(parts)},))")
+        self.line(1, "return made")
         return "\n".join(self.lines)
 
     def line(self, depth: int, text: str) -> None:
@@ -115,11 +110,11 @@ class _Writer:
 
     def value(self, column: int) -> str:
         """The expression of a column's value."""
-        processor = self.processors[column]
-        if processor is None:
+        found = self.conversions[column]
+        if found is None:
             return f"c{column}"
-        self.names[f"p{column}"] = processor
-        return f"p{column}(c{column})"
+        expression, self.names[f"p{column}"] = found
+        return expression.format(f"c{column}", f"p{column}")
 
     def processed_row(self) -> str:
         return f"({', '.join(self.value(column) for column in range(self.row.width))},)"
@@ -133,9 +128,9 @@ class _Writer:
             f"P{n}": node.load_path,
         }
         for column in node.key:
-            if self.processors[column] is not None:
+            if self.conversions[column] is not None:
                 self.line(depth, f"k{n}_{column} = {self.value(column)}")
-        keys = [f"k{n}_{c}" if self.processors[c] is not None else f"c{c}" for c in node.key]
+        keys = [f"k{n}_{c}" if self.conversions[c] is not None else f"c{c}" for c in node.key]
         self.line(depth, f"k{n} = (I{n}, ({', '.join(keys)},), None)")
         self.line(depth, f"s{n} = get(k{n})")
         self.line(depth, f"o{n} = None if s{n} is None else s{n}.obj()")
@@ -159,15 +154,13 @@ class _Writer:
     def new_instance(self, node: Node, keys: list[str], depth: int) -> None:
         n = node.number
         self.line(depth, f"n{n} = True")
-        for text in _construction(node, self.names):
-            self.line(depth, text)
-        for text in state_lines(n, node.expired):
+        for text in (*instance_lines(n, node.cls, self.names), *state_lines(n, node.expired)):
             self.line(depth, text)
         values = [f"'_sa_instance_state': s{n}"]
         known = dict(zip(node.key, keys, strict=True))
         values += [f"{name!r}: {known.get(column) or self.value(column)}" for name, column in node.columns]
         self.line(depth, f"d{n} = {{{', '.join(values)}}}")
-        self.line(depth, f"set_attribute(o{n}, '__dict__', d{n})")
+        self.line(depth, f"set_dict{n}(o{n}, d{n})")
         self.line(depth, f"states[k{n}] = s{n}")
         for number, populate in enumerate(node.fresh):
             self.names[f"f{n}_{number}"] = populate
@@ -192,23 +185,3 @@ class _Writer:
         self.line(depth, f"elif d{n}[{name!r}] is not o{m}:")
         self.names[f"N{n}"] = node
         self.line(depth + 1, f"met_twice(N{n}, R{m})")
-
-
-def _construction(node: Node, names: dict[str, Any]) -> list[str]:
-    """The lines that make an empty instance, as `ClassManager.new_instance` does."""
-    n = node.number
-    names[f"new{n}"] = node.cls.__new__
-    return [f"o{n} = new{n}(C{n})"]
-
-
-@contextmanager
-def _collector_paused(rows: Sequence[Any]) -> Any:
-    """No garbage collection while many instances are made: it would walk all of them again and again, for nothing."""
-    if len(rows) < MANY or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -17,6 +17,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy import compiling, loading
 from catalysis.engine.alchemy.sessions import HookedSession, heard_loading, holds_nothing, once_each
+from catalysis.engine.conversions import conversion
 from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.hydrate import hydrate_with
 from catalysis.engine.lease import Lease, lease
@@ -99,19 +100,17 @@ async def _fetch(session: HookedSession, reading: Reading, sent: _Sent) -> Answe
 
 def _was_stale(reading: Reading, failure: DBAPIError) -> bool:
     driver, cause = driver_of(reading.engine.dialect), getattr(failure.orig, "__cause__", None)
-    return driver is not None and isinstance(cause, Exception) and driver.was_stale(cause)
+    return isinstance(cause, Exception) and driver.was_stale(cause)
 
 
 async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
     driver = driver_of(reading.engine.dialect)
-    assert driver is not None
     return await lease(session, reading.bind, driver, needs_transaction=reading.plan.needs_transaction)
 
 
 async def _ask(reading: Reading, sent: _Sent, lent: Lease) -> Answer:
     dialect = reading.engine.dialect
     driver = driver_of(dialect)
-    assert driver is not None
     heard = is_heard()
     started = perf_counter() if heard else 0.0
     try:
@@ -174,7 +173,9 @@ def _load(session: HookedSession, reading: Reading, sent: _Sent, answer: Answer)
     if plan.hydrator is None and plan.not_generated is None and reading.is_generated:
         try:
             plan.recipe = loading.recipe_of(result)
-            plan.hydrator = hydrate_with(plan.recipe.row, plan.recipe.processors)
+            texts = driver_of(reading.engine.dialect).gives_text
+            converted = [conversion(*each, is_text=texts) for each in plan.recipe.processors]
+            plan.hydrator = hydrate_with(plan.recipe.row, converted)
         except loading.NotGenerated as why:
             plan.not_generated = str(why)
     return once_each(result)

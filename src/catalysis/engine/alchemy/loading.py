@@ -69,8 +69,8 @@ class Recipe:
     """What is needed to turn a plan's rows into instances without asking SQLAlchemy again."""
 
     row: Row
-    processors: tuple[Callable[[Any], Any] | None, ...]
-    """What turns each column's value as the driver gives it into the type's own."""
+    processors: tuple[tuple[Any, Callable[[Any], Any] | None], ...]
+    """Each column's type, and what turns its value as the driver gives it into the type's own."""
     metadata: Any
     """SQLAlchemy's description of the columns."""
     result_metadata: Any
@@ -122,7 +122,7 @@ class _Reader:
         options = [each for each in compile_state.select_statement._with_options if each.propagate_to_loaders]
         return Recipe(
             row,
-            tuple(self.cursor._metadata._processors),
+            tuple(zip(self.types(), self.cursor._metadata._processors, strict=True)),
             self.cursor._metadata,
             None if translated or not distinct else _described(compile_state, names, extra),
             tuple(options),
@@ -131,6 +131,12 @@ class _Reader:
             requires_uniquing=self.context.requires_uniquing,
             has_options=bool(options),
         )
+
+    def types(self) -> list[Any]:
+        columns = self.cursor.context.compiled._result_columns
+        if len(columns) != self.width:
+            raise NotGenerated("columns that the compiler does not know")
+        return [column.type for column in columns]
 
     def entry(self, entity: Any) -> Node | int:
         kind = type(entity).__name__

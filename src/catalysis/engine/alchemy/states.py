@@ -1,14 +1,75 @@
-"""Source lines for a generated hydrator: a session's identity map, and SQLAlchemy's state of a new instance.
+"""SQLAlchemy's state of an instance, made by a generated hydrator: smaller, and without a call.
 
-What `InstanceState.__init__` and `loading._instance` do for each new instance, without their calls.
+`NativeState` keeps in slots what SQLAlchemy keeps in a dictionary for each instance, and makes two containers only
+when somebody asks for them.  It means the same: what a slot does not hold reads as the default of the parent class.
 """
 
+import copyreg
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from sqlalchemy.orm import InstanceState
+from sqlmodel import SQLModel
 
-NAMES: dict[str, Any] = {"State": InstanceState, "new_state": InstanceState.__new__}
+_private: Any = InstanceState
+
+
+class NativeState(InstanceState[Any]):
+    """The state of an instance that was loaded natively; pickled, it comes back as SQLAlchemy's own."""
+
+    __slots__ = (
+        "_instance_dict",
+        "identity_token",
+        "key",
+        "load_options",
+        "load_path",
+        "runid",
+        "session_id",
+    )
+
+    def __getattr__(self, name: str) -> Any:
+        """What was never set, or deleted."""
+        if name == "committed_state":
+            self.committed_state = made = dict[str, Any]()
+            return made
+        if name == "expired_attributes":
+            self.expired_attributes = expired = set[str]()
+            return expired
+        if name == "_instance_dict":
+            return _nowhere
+        if name in NativeState.__slots__:
+            return getattr(InstanceState, name)
+        raise AttributeError(name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As the parent, which looks into the dictionary for what is in slots here."""
+        state: dict[str, Any] = _private.__getstate__(self)
+        if self.key is not None:
+            state["key"] = self.key
+        if self.load_options:
+            state["load_options"] = self.load_options
+        return state
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Unpickled where Catalysis is not installed, it still is a state."""
+        return copyreg.__newobj__, (InstanceState,), self.__getstate__()
+
+
+def _nowhere() -> None:
+    """In no identity map."""
+
+
+# --- Source lines for a hydrator ------------------------------------------------------------------
+
+_slot: Any = BaseModel.__dict__
+NAMES: dict[str, Any] = {
+    "State": NativeState,
+    "new_object": object.__new__,
+    "set_fields_set": _slot["__pydantic_fields_set__"].__set__,
+    "set_extra": _slot["__pydantic_extra__"].__set__,
+    "set_private": _slot["__pydantic_private__"].__set__,
+}
 """What the lines below refer to."""
 
 IDENTITY_MAP = (
@@ -20,15 +81,33 @@ IDENTITY_MAP = (
 """`get(key)` gives the state of an instance the session knows; `states[key] = …` makes it known."""
 
 
+def instance_lines(n: int, cls: type[Any], names: dict[str, Any]) -> Iterator[str]:
+    """Lines that make `o{n}`, an empty instance of `C{n}`: what `ClassManager.new_instance` does."""
+    names[f"set_dict{n}"] = next(
+        each.__dict__["__dict__"].__set__ for each in cls.__mro__ if "__dict__" in each.__dict__
+    )
+    if cls.__new__ is SQLModel.__new__:
+        yield f"o{n} = new_object(C{n})"
+        yield f"set_fields_set(o{n}, set())"  # and the rest of sqlmodel's init_pydantic_private_attrs
+        yield f"set_extra(o{n}, None)"
+        yield f"set_private(o{n}, None)"
+    else:
+        names[f"new{n}"] = cls.__new__
+        yield f"o{n} = new{n}(C{n})"
+
+
 def state_lines(n: int, expired: Sequence[str]) -> Iterator[str]:
     """Lines that make `s{n}`, the state of the new instance `o{n}` of class `C{n}` with the key `k{n}`."""
-    yield f"s{n} = new_state(State)"
+    yield f"s{n} = new_object(State)"
     yield f"s{n}.class_ = C{n}"
     yield f"s{n}.manager = M{n}"
     yield f"s{n}.obj = ref(o{n}, s{n}._cleanup)"
-    yield f"s{n}.committed_state = {{}}"
-    yield f"s{n}.expired_attributes = {set(expired) or 'set()'}"
-    yield (
-        f"s{n}.__dict__ = {{'key': k{n}, 'identity_token': None, 'session_id': session_id, '_instance_dict': home, "
-        f"'runid': number, 'load_options': options, 'load_path': P{n}}}"
-    )
+    yield f"s{n}.key = k{n}"
+    yield f"s{n}.identity_token = None"
+    yield f"s{n}.session_id = session_id"
+    yield f"s{n}._instance_dict = home"
+    yield f"s{n}.runid = number"
+    yield f"s{n}.load_options = options"
+    yield f"s{n}.load_path = P{n}"
+    if expired:
+        yield f"s{n}.expired_attributes = {set(expired)}"

@@ -17,9 +17,14 @@ OWN_HOOKS = sqlite.OWN_HOOKS
 """Listeners of an engine's statements that the native path does without."""
 
 
-def driver_of(dialect: Dialect) -> Driver | None:
-    """The driver for an engine's dialect; None for one that Catalysis does not speak to by itself."""
-    return _DRIVERS.get(dialect.driver)
+def is_driven(dialect: Dialect) -> bool:
+    """Whether Catalysis speaks to the dialect's driver by itself."""
+    return dialect.driver in _DRIVERS
+
+
+def driver_of(dialect: Dialect) -> Driver:
+    """The driver of a dialect that `is_driven`."""
+    return _DRIVERS[dialect.driver]
 
 
 def make_engine(url: URL, settings: DatabaseSettings, given: dict[str, Any]) -> AsyncEngine:
@@ -62,4 +67,4 @@ def _merged(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-__all__ = ["OWN_HOOKS", "Answer", "Driver", "driver_of", "make_engine"]
+__all__ = ["OWN_HOOKS", "Answer", "Driver", "driver_of", "is_driven", "make_engine"]

@@ -36,6 +36,7 @@ def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
 class AsyncpgDriver:
     """Reads by prepared statements, one round trip each; see `Driver`."""
 
+    gives_text = False
     survives_cancellation = False
 
     def reads_outside(self, connection: Any, dialect: Any) -> bool:

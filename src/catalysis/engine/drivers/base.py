@@ -21,6 +21,8 @@ class Answer:
 class Driver(Protocol):
     """One module a database driver; see `drivers/__init__.py`."""
 
+    gives_text: bool
+    """Whether times and UUIDs come as text."""
     survives_cancellation: bool
     """Whether a connection can be used on after a statement on it was cancelled."""
 

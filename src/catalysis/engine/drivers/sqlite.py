@@ -91,6 +91,7 @@ def _only_reads(sql: str) -> bool:
 class SqliteDriver:
     """Reads in one hop to the connection's thread; see `Driver`."""
 
+    gives_text = True
     survives_cancellation = True
 
     def reads_outside(self, connection: Any, dialect: Any) -> bool:
