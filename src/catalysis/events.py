@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -133,6 +134,7 @@ _SITE_PACKAGES = sysconfig.get_path("purelib") + os.sep
 _STARTER = os.path.join(os.path.dirname(__file__), "starter") + os.sep
 
 
+@lru_cache(maxsize=10_000)
 def _is_users(file: str) -> bool:
     if file.startswith(_STARTER):
         return True

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast, overload
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Executable, Result, event, inspect
+from sqlalchemy.exc import NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
@@ -23,6 +24,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from catalysis.engine.alchemy.sessions import (
+    ABSENT,
+    UNSURE,
     HookedSession,
     Turn,
     autoflush,
@@ -30,11 +33,14 @@ from catalysis.engine.alchemy.sessions import (
     can_wait,
     holds_nothing,
     is_unflushed,
+    known_instance,
     must_flush_first,
+    plain_key,
 )
 from catalysis.engine.alchemy.statements import remove_option
-from catalysis.engine.coverage import reading_of
-from catalysis.engine.run import run
+from catalysis.engine.coverage import getting_of, reading_of
+from catalysis.engine.plan import Reading
+from catalysis.engine.run import run, run_one
 from catalysis.errors import UncommittedChanges
 from catalysis.events import NOT_A_READ, CallSite, call_site, fallback_reason
 from catalysis.models import not_loaded
@@ -291,9 +297,7 @@ class Session(AsyncSession):
             if isinstance(reading, str):
                 reason = reading
             else:
-                if reading.wants_autoflush and must_flush_first(session):
-                    async with session.turn:
-                        await greenlet_spawn(autoflush, session)
+                await self._flush_before(reading)
                 result = await run(session, reading)
                 if result is not None:
                     return result
@@ -312,12 +316,43 @@ class Session(AsyncSession):
         finally:
             fallback_reason.reset(token)
 
+    async def _flush_before(self, reading: Reading) -> None:
+        session = self.sync_session
+        if reading.wants_autoflush and must_flush_first(session):
+            async with session.turn:
+                await greenlet_spawn(autoflush, session)
+
     if not TYPE_CHECKING:  # the parent's overloads stand
 
         async def exec(self, statement: Any, *, params: Any = None, **options: Any) -> Any:
             """As SQLModel's: scalars where one thing is selected, rows where several are."""
             result = await self._execute(statement, params, **options)
             return result.scalars() if isinstance(statement, SelectOfScalar) else result
+
+        async def get(self, entity: Any, ident: Any, **options: Any) -> Any:
+            """The instance with this key, from the session if it is there, or None."""
+            if not options and (plain := plain_key(entity, ident)) is not None:
+                session = self.sync_session
+                found = known_instance(session, *plain)
+                if found is ABSENT:
+                    reading = getting_of(session, *plain)
+                    if not isinstance(reading, str):
+                        await self._flush_before(reading)
+                        loaded = await run_one(session, reading)
+                        if loaded is not None:
+                            return loaded[0]
+                elif found is not UNSURE:
+                    return found
+            return await super().get(entity, ident, **options)
+
+        async def get_one(self, entity: Any, ident: Any, **options: Any) -> Any:
+            """The instance with this key; raises `NoResultFound` if there is none."""
+            if options:
+                return await super().get_one(entity, ident, **options)
+            instance = await self.get(entity, ident)
+            if instance is None:
+                raise NoResultFound("No row was found when one was required")
+            return instance
 
         async def scalars(self, statement: Any, params: Any = None, **options: Any) -> Any:
             """The first of each row."""

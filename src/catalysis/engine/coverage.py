@@ -1,13 +1,16 @@
 """Whether the native path covers a statement of a session as things stand; what a plan itself decides is in `plan`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Mapper
 
 from catalysis.engine.alchemy.compiling import is_select, subject_of
 from catalysis.engine.alchemy.pooling import engine_options, foreign_listeners, logs_statements
 from catalysis.engine.alchemy.sessions import HookedSession, bind_of, has_foreign_hooks
 from catalysis.engine.drivers import OWN_HOOKS, is_driven
-from catalysis.engine.plan import Reading, plan_reading
+from catalysis.engine.plan import Reading, plan_get, plan_reading
 from catalysis.events import OWN_HOOKS as OWN_EVENT_HOOKS
 
 _OURS = OWN_HOOKS | OWN_EVENT_HOOKS
@@ -28,11 +31,24 @@ def reading_of(
     """
     if not is_select(statement):
         return "not a SELECT"
-    if has_foreign_hooks(session):
-        return "a do_orm_execute listener"
     if bind_arguments and bind_arguments.keys() - _ROUTING:
         return "bind arguments"
     bind = bind_of(session, subject_of(statement), statement)
+    refused = _refused(session, bind)
+    return refused or plan_reading(session, bind, statement, params, options, bind_arguments)
+
+
+def getting_of(session: HookedSession, mapper: Mapper[Any], key: Sequence[Any]) -> Reading | str:
+    """The same for loading one instance by its key, which has no NULL in it."""
+    bind = bind_of(session, mapper, None)
+    return _refused(session, bind) or plan_get(session, bind, mapper, key)
+
+
+def _refused(session: HookedSession, bind: Engine | Connection) -> str | None:
+    if has_foreign_hooks(session):
+        return "a do_orm_execute listener"
+    if session.execution_options:
+        return "execution options of the session"
     engine = bind.engine
     if not is_driven(engine.dialect):
         return f"the driver {engine.dialect.driver}"
@@ -42,4 +58,4 @@ def reading_of(
         return "the engine logs its statements"
     if engine_options(engine):
         return "execution options of the engine"
-    return plan_reading(session, bind, statement, params, options, bind_arguments)
+    return None

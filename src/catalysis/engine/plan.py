@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, bindparam, event, select
 from sqlalchemy.orm import Mapper
 
 from catalysis.engine.alchemy.compiling import (
@@ -235,6 +235,8 @@ class Plan:
     """Why the statement is not native; None for a native one."""
     recipe: Recipe | None = None
     hydrator: Callable[[Sequence[Any], Any], list[Any]] | None = None
+    get_statement: Any = None
+    """The statement itself, kept where it loads by key, which needs no other."""
     not_generated: str | None = None
     """Why SQLAlchemy turns the rows into instances; None until the first rows have come."""
 
@@ -296,27 +298,68 @@ def plan_reading(
     engine = bind.engine
     if own := own_execution_options(statement):
         options = {**own, **options}
-    if session.execution_options:
-        options = {**session.execution_options, **options}
     if (refused := _refused(options)) is not None:
         return refused
     if (key := cache_key(statement)) is None:
         return "a statement that SQLAlchemy cannot cache"
-    plans = _plans.get(engine)
-    if plans is None:
-        plans = _plans[engine] = OrderedDict()
+    plans = _plans_of(engine)
     full_key = (key[0], unkeyed_options(statement), session.plan_flags())
     plan = plans.get(full_key)
     if plan is None:
         plan = plans[full_key] = _plan(session, engine, statement, len(key[1]))
-        if len(plans) > PLANS:
-            plans.popitem(last=False)
+        _bound(plans)
     else:
         plans.move_to_end(full_key)
     if plan.reason is not None:
         return plan.reason
     generated = not (options.keys() & {"populate_existing", "_sa_orm_load_options"})
     return Reading(plan, bind, statement, params, key[1], key[2], options, bind_arguments or {}, generated)
+
+
+@dataclass(slots=True)
+class _Given:
+    """A value where a statement has a bound parameter."""
+
+    value: Any
+
+
+def plan_get(
+    session: HookedSession, bind: Engine | Connection, mapper: Mapper[Any], key: Sequence[Any]
+) -> "Reading | str":
+    """The plan of loading one instance of a class by its key, found by the class alone."""
+    plans = _plans_of(bind.engine)
+    full_key = (mapper, session.plan_flags())
+    plan = plans.get(full_key)
+    if plan is None:
+        statement = select(mapper).where(
+            *[
+                column == bindparam(None, value, type_=column.type)
+                for column, value in zip(mapper.primary_key, key, strict=True)
+            ]
+        )
+        reading = plan_reading(session, bind, statement, None, {}, None)
+        if isinstance(reading, str):
+            return reading
+        plan = reading.plan
+        plan.get_statement = statement
+        plans[full_key] = plan
+        _bound(plans)
+    else:
+        plans.move_to_end(full_key)
+    given = [_Given(value) for value in key]
+    return Reading(plan, bind, plan.get_statement, None, given, None, {}, {}, True)
+
+
+def _plans_of(engine: Engine) -> "OrderedDict[Hashable, Plan]":
+    plans = _plans.get(engine)
+    if plans is None:
+        plans = _plans[engine] = OrderedDict()
+    return plans
+
+
+def _bound(plans: "OrderedDict[Hashable, Plan]") -> None:
+    if len(plans) > PLANS:
+        plans.popitem(last=False)
 
 
 def _refused(options: Mapping[str, Any]) -> str | None:

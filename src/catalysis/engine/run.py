@@ -46,14 +46,33 @@ async def run(session: HookedSession, reading: Reading) -> Result[Any] | None:
         DBAPIError: what the database answered, as SQLAlchemy raises it.
     """
     sent = _bind(session, reading)
-    if sent is None:
-        return None
-    answer = await _fetch(session, reading, sent)
-    if answer is None:
+    answer = sent and await _fetch(session, reading, sent)
+    if sent is None or answer is None:
         return None
     if sent.context is None:
-        return await _hydrate(session, reading, answer)
+        return loading.result_of(*await _hydrate(session, reading, answer))
     return await greenlet_spawn(_load, session, reading, sent, answer)
+
+
+async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None:
+    """Execute the loading of one instance by its key: a tuple of it, or of None; None as for `run`.
+
+    Raises:
+        DBAPIError: what the database answered, as SQLAlchemy raises it.
+        MultipleResultsFound: the key is not one.
+    """
+    sent = _bind(session, reading)
+    answer = sent and await _fetch(session, reading, sent)
+    if sent is None or answer is None:
+        return None
+    if sent.context is None and len(answer.rows) < 2:
+        _, rows = await _hydrate(session, reading, answer)
+        return (rows[0] if rows else None,)
+    if sent.context is None:
+        result = loading.result_of(*await _hydrate(session, reading, answer))
+    else:
+        result = await greenlet_spawn(_load, session, reading, sent, answer)
+    return (result.unique().scalars().one_or_none(),)
 
 
 # --- Binding --------------------------------------------------------------------------------------
@@ -138,7 +157,7 @@ def _tell(sql: str, started: float, rows: int | None, error: str | None) -> None
 # --- Instances ------------------------------------------------------------------------------------
 
 
-async def _hydrate(session: HookedSession, reading: Reading, answer: Answer) -> Result[Any]:
+async def _hydrate(session: HookedSession, reading: Reading, answer: Answer) -> tuple[loading.Run, list[Any]]:
     plan = reading.plan
     assert plan.recipe is not None and plan.hydrator is not None
     load = loading.Run(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
@@ -146,7 +165,7 @@ async def _hydrate(session: HookedSession, reading: Reading, answer: Answer) -> 
     if plan.recipe.row.loads_after:
         while calls := load.take_post_loads():
             await _load_after(session, calls)
-    return loading.result_of(load, rows)
+    return load, rows
 
 
 async def _load_after(session: HookedSession, calls: Sequence[Callable[[], None]]) -> None:

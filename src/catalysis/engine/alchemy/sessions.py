@@ -2,10 +2,17 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Executable, Result
-from sqlalchemy.orm import InstanceState, ORMExecuteState, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    ORMExecuteState,
+    SessionTransaction,
+    SessionTransactionOrigin,
+)
 from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel.orm.session import Session as SyncSession
@@ -142,6 +149,35 @@ def once_each(result: Any) -> Any:
     # Only an ORM result has such a context; a cursor's has another.
     context = getattr(result, "context", None)
     return result.unique() if getattr(context, "requires_uniquing", False) else result
+
+
+# --- Instances by key -----------------------------------------------------------------------------
+
+_PLAIN_KEYS = (int, str, UUID, bytes)
+
+
+def plain_key(entity: Any, identity: Any) -> tuple[Mapper[Any], tuple[Any, ...]] | None:
+    """The mapper and key of a `get` that asks for nothing unusual; None for SQLAlchemy to make sense of."""
+    mapper: Any = getattr(entity, "__mapper__", None)
+    if not isinstance(mapper, Mapper) or mapper.class_ is not entity or mapper.always_refresh:
+        return None
+    key: Any = identity if isinstance(identity, tuple) else (identity,)
+    plain = all(isinstance(value, _PLAIN_KEYS) for value in key) and len(key) == len(mapper.primary_key)
+    return (cast("Mapper[Any]", mapper), cast("tuple[Any, ...]", key)) if plain else None
+
+
+ABSENT, UNSURE = object(), object()
+
+
+def known_instance(session: Any, mapper: Any, key: tuple[Any, ...]) -> Any:
+    """The instance in the identity map; `ABSENT`, or `UNSURE` where the database has to be asked about it."""
+    state = session.identity_map._dict.get((mapper._identity_class, key, None))
+    instance = None if state is None else state.obj()
+    if instance is None:
+        return ABSENT
+    if state.expired or not isinstance(instance, mapper.class_) or not session.visible(instance):
+        return UNSURE
+    return instance
 
 
 # --- What state a session is in -------------------------------------------------------------------
