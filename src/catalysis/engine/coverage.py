@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapper
 from catalysis.engine.alchemy.compiling import is_select, subject_of
 from catalysis.engine.alchemy.pooling import engine_options, foreign_listeners, logs_statements
 from catalysis.engine.alchemy.sessions import HookedSession, bind_of, has_foreign_hooks
-from catalysis.engine.drivers import OWN_HOOKS, is_driven
+from catalysis.engine.drivers import OWN_HOOKS, driver_of, is_driven
 from catalysis.engine.plan import Reading, plan_get, plan_reading
 from catalysis.events import OWN_HOOKS as OWN_EVENT_HOOKS
 
@@ -34,8 +34,10 @@ def reading_of(
     if bind_arguments and bind_arguments.keys() - _ROUTING:
         return "bind arguments"
     bind = bind_of(session, subject_of(statement), statement)
-    refused = _refused(session, bind)
-    return refused or plan_reading(session, bind, statement, params, options, bind_arguments)
+    if (refused := _refused(session, bind)) is not None:
+        return refused
+    literal = driver_of(bind.dialect).plans_by_limit
+    return plan_reading(session, bind, statement, params, options, bind_arguments, literal_limits=literal)
 
 
 def getting_of(session: HookedSession, mapper: Mapper[Any], key: Sequence[Any]) -> Reading | str:

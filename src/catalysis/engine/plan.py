@@ -7,7 +7,7 @@ engine and is emptied when mappers are configured anew.
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,15 +15,18 @@ from sqlalchemy import Connection, Engine, bindparam, event, select
 from sqlalchemy.orm import Mapper
 
 from catalysis.engine.alchemy.compiling import (
-    Bind,
+    Variable,
+    Variant,
     cache_key,
     compiled_for,
     detached_connection,
     locks_rows,
     own_execution_options,
-    simple_binds,
     subject_of,
     unkeyed_options,
+    variables_of,
+    variant_key,
+    with_literal_limit,
 )
 from catalysis.engine.alchemy.loading import Recipe, autoflushes, plugin_of
 from catalysis.engine.alchemy.sessions import HookedSession
@@ -221,9 +224,8 @@ class Plan:
     """How a statement is executed.  Frozen but for `hydrator`, which is made from the first rows."""
 
     compiled: Any
-    sql: str
-    binds: tuple[Bind, ...] | None
-    """None if SQLAlchemy makes the parameters, and perhaps the SQL, of each execution (an expanding IN)."""
+    variables: tuple[Variable, ...] | None
+    """The parameters that shape the SQL; None if SQLAlchemy binds each execution."""
     plugin: Any
     """The part of SQLAlchemy that runs statements over mapped classes; None for a Core statement."""
     mapper: Mapper[Any] | None
@@ -233,6 +235,8 @@ class Plan:
     detached: Connection
     reason: str | None = None
     """Why the statement is not native; None for a native one."""
+    variants: dict[Any, Variant] = field(default_factory=dict[Any, Variant])
+    """The SQL and its binds, by what shapes them; most statements have one."""
     recipe: Recipe | None = None
     hydrator: Callable[[Sequence[Any], Any], list[Any]] | None = None
     get_statement: Any = None
@@ -291,8 +295,13 @@ def plan_reading(
     params: Any,
     options: Mapping[str, Any],
     bind_arguments: Mapping[str, Any] | None,
+    *,
+    literal_limits: bool = False,
 ) -> "Reading | str":
-    """The plan of a statement and what this execution brings; or why it is SQLAlchemy's."""
+    """The plan of a statement and what this execution brings; or why it is SQLAlchemy's.
+
+    `literal_limits`: whether a LIMIT is written into the SQL, for a database that plans by it.
+    """
     if params is not None and not isinstance(params, Mapping):
         return "several sets of parameters"
     engine = bind.engine
@@ -306,7 +315,7 @@ def plan_reading(
     full_key = (key[0], unkeyed_options(statement), session.plan_flags())
     plan = plans.get(full_key)
     if plan is None:
-        plan = plans[full_key] = _plan(session, engine, statement, len(key[1]))
+        plan = plans[full_key] = _plan(session, engine, statement, len(key[1]), literal_limits=literal_limits)
         _bound(plans)
     else:
         plans.move_to_end(full_key)
@@ -314,6 +323,22 @@ def plan_reading(
         return plan.reason
     generated = not (options.keys() & {"populate_existing", "_sa_orm_load_options"})
     return Reading(plan, bind, statement, params, key[1], key[2], options, bind_arguments or {}, generated)
+
+
+VARIANTS = 32
+"""The most variants a plan keeps; a statement that comes in more is bound by SQLAlchemy each time."""
+
+
+def variant_for(plan: Plan, given: Sequence[Any]) -> tuple[Any, Variant | None]:
+    """The key of the variant that these parameters ask for, and the variant if it is known."""
+    key = variant_key(plan.variables, given) if plan.variables else ()
+    return key, plan.variants.get(key)
+
+
+def remember_variant(plan: Plan, key: Any, variant: Variant | None) -> None:
+    """Keep a variant that SQLAlchemy has made."""
+    if variant is not None and len(plan.variants) < VARIANTS:
+        plan.variants[key] = variant
 
 
 @dataclass(slots=True)
@@ -369,10 +394,12 @@ def _refused(options: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _plan(session: HookedSession, engine: Engine, statement: Any, given: int) -> Plan:
+def _plan(
+    session: HookedSession, engine: Engine, statement: Any, given: int, *, literal_limits: bool
+) -> Plan:
     prepared = session.with_defaults(statement)
     try:
-        compiled: Any = compiled_for(prepared, engine)
+        compiled: Any = compiled_for(with_literal_limit(prepared) if literal_limits else prepared, engine)
     except Exception:  # whatever it is, SQLAlchemy will raise it when it comes to the statement
         return _fallback("a statement that does not compile")
     if compiled.cache_key is None or len(compiled.cache_key[1]) != given:
@@ -381,8 +408,7 @@ def _plan(session: HookedSession, engine: Engine, statement: Any, given: int) ->
         return _fallback("parameters by name")
     return Plan(
         compiled,
-        compiled.string,
-        simple_binds(compiled),
+        variables_of(compiled),
         plugin_of(prepared),
         subject_of(prepared),
         prepared is not statement,
@@ -393,7 +419,7 @@ def _plan(session: HookedSession, engine: Engine, statement: Any, given: int) ->
 
 def _fallback(reason: str) -> Plan:
     nothing: Any = None
-    return Plan(nothing, "", None, None, None, False, False, nothing, reason)
+    return Plan(nothing, None, None, None, False, False, nothing, reason)
 
 
 def needs_transaction(sql: str) -> bool:

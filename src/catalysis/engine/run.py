@@ -21,7 +21,7 @@ from catalysis.engine.conversions import conversion
 from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.hydrate import hydrate_with
 from catalysis.engine.lease import Lease, lease
-from catalysis.engine.plan import Reading
+from catalysis.engine.plan import Reading, remember_variant, variant_for
 from catalysis.events import QueryEvent, call_site, emit, is_heard
 
 ATTEMPTS = 2
@@ -81,9 +81,11 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
 def _bind(session: HookedSession, reading: Reading) -> _Sent | None:
     plan = reading.plan
     generated = plan.hydrator is not None and reading.is_generated and not heard_loading(session)
+    simple = plan.variables is not None and not reading.params and not reading.named
     try:
-        if generated and plan.binds is not None and not reading.params and not reading.named:
-            return _Sent(plan.sql, compiling.bound_values(plan.binds, reading.given))
+        key, variant = variant_for(plan, reading.given) if simple else (None, None)
+        if generated and variant is not None:
+            return _Sent(variant.sql, compiling.bound_values(variant.binds, reading.given))
         statement = session.with_defaults(reading.statement) if plan.takes_defaults else reading.statement
         options: Any = immutabledict(reading.options).union({"prebuffer_rows": True})
         if plan.plugin is not None:
@@ -96,6 +98,8 @@ def _bind(session: HookedSession, reading: Reading) -> _Sent | None:
         )
     except Exception:  # SQLAlchemy will meet it too, and raise it as its own
         return None
+    if simple and variant is None:
+        remember_variant(plan, key, compiling.variant_of(plan.compiled, reading.given))
     return _Sent(context.statement, context.parameters[0], None if generated else context, statement, options)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import CompoundSelect, Connection, CursorResult, Engine, Select
+from sqlalchemy import BindParameter, CompoundSelect, Connection, CursorResult, Engine, Select
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.compiler import WARN_LINTING, SQLCompiler
 
@@ -57,6 +57,16 @@ def compiled_for(statement: Any, engine: Engine) -> SQLCompiler:
     return compiled
 
 
+def with_literal_limit(statement: Any) -> Any:
+    """The statement with its LIMIT to be written into the SQL, where that is a number given as such."""
+    limit = getattr(statement, "_limit_clause", None)
+    if not isinstance(limit, BindParameter) or limit.callable is not None or limit.required:
+        return statement
+    copy = statement._clone()
+    copy._limit_clause = limit.render_literal_execute()
+    return copy
+
+
 @dataclass(frozen=True, slots=True)
 class Bind:
     """Where one positional parameter comes from."""
@@ -65,32 +75,79 @@ class Bind:
     """Its place among the statement's bound parameters."""
     called: bool
     """Whether the parameter is a function to be called for its value."""
+    element: int | None
+    """Its place in the value, of an IN's list; None for the value itself."""
     processor: Callable[[Any], Any] | None
 
 
-def simple_binds(compiled: Any) -> tuple[Bind, ...] | None:
-    """How the parameters are made when the caller gives none by name; None if it takes SQLAlchemy to make them."""
-    if compiled.literal_execute_params or compiled.post_compile_params or compiled.cache_key is None:
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A parameter whose value shapes the SQL: an IN's list by its length, a literal by itself."""
+
+    position: int
+    is_list: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The SQL for certain lengths and literals, and what is bound in it."""
+
+    sql: str
+    binds: tuple[Bind, ...]
+
+
+def variables_of(compiled: Any) -> tuple[Variable, ...] | None:
+    """The parameters that shape the SQL; None if only SQLAlchemy can bind this statement."""
+    if compiled.cache_key is None or compiled._cache_key_bind_match is None:
         return None
-    match = compiled._cache_key_bind_match
-    if match is None:
-        return None
-    positions = {
+    positions = _positions(compiled)
+    found: list[Variable] = []
+    for bound in (*compiled.post_compile_params, *compiled.literal_execute_params):
+        if bound not in positions or bound.callable is not None or bound.required:
+            return None
+        found.append(Variable(positions[bound], bound in compiled.post_compile_params and bound.expanding))
+    return tuple(found)
+
+
+def variant_key(variables: Sequence[Variable], given: Sequence[Any]) -> tuple[Any, ...]:
+    """What tells the variants of a statement apart."""
+    values = [(given[each.position].value, each.is_list) for each in variables]
+    return tuple([len(value) if is_list else value for value, is_list in values])
+
+
+def _positions(compiled: Any) -> dict[Any, int]:
+    match = compiled._cache_key_bind_match[0]
+    return {
         bound: position
         for position, original in enumerate(compiled.cache_key[1])
-        for bound in match[0].get(original, ())
+        for bound in match.get(original, ())
     }
-    by_name = {name: bound for bound, name in compiled.bind_names.items()}
+
+
+def variant_of(compiled: Any, given: Sequence[Any]) -> Variant | None:
+    """The variant for these bound parameters, as SQLAlchemy makes it; None if only SQLAlchemy can bind them."""
+    positions, sql = _positions(compiled), compiled.string
+    by_name = {name: (bound, None) for bound, name in compiled.bind_names.items()}
+    processors = dict(compiled._bind_processors)
+    names: Sequence[str] = compiled.positiontup or ()
+    if compiled.post_compile_params or compiled.literal_execute_params:
+        values = compiled.construct_params(extracted_parameters=given, escape_names=False)
+        expanded = compiled._process_parameters_for_postcompile(values)
+        sql, names, processors = (
+            expanded.statement,
+            expanded.positiontup or (),
+            processors | dict(expanded.processors),
+        )
+        for name, elements in expanded.parameter_expansion.items():
+            by_name |= {each: (by_name[name][0], number) for number, each in enumerate(elements)}
     binds: list[Bind] = []
-    for name in compiled.positiontup or ():
-        bound = by_name.get(name)
-        if bound not in positions or bound.required:
+    for name in names:
+        bound, element = by_name.get(name, (None, None))
+        processor = processors.get(name)
+        if bound is None or bound not in positions or bound.required or isinstance(processor, tuple):
             return None
-        processor = compiled._bind_processors.get(name)
-        if isinstance(processor, tuple):
-            return None
-        binds.append(Bind(positions[bound], bound.callable is not None, cast("Any", processor)))
-    return tuple(binds)
+        binds.append(Bind(positions[bound], bound.callable is not None, element, cast("Any", processor)))
+    return Variant(sql, tuple(binds))
 
 
 def bound_values(binds: Sequence[Bind], given: Sequence[Any]) -> list[Any]:
@@ -99,6 +156,8 @@ def bound_values(binds: Sequence[Bind], given: Sequence[Any]) -> list[Any]:
     for bind in binds:
         parameter = given[bind.position]
         value = parameter.effective_value if bind.called else parameter.value
+        if bind.element is not None:
+            value = value[bind.element]
         values.append(value if bind.processor is None else bind.processor(value))
     return values
 

@@ -36,6 +36,7 @@ def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
 class AsyncpgDriver:
     """Reads by prepared statements, one round trip each; see `Driver`."""
 
+    plans_by_limit = True
     gives_text = False
     survives_cancellation = False
 

@@ -21,6 +21,8 @@ class Answer:
 class Driver(Protocol):
     """One module a database driver; see `drivers/__init__.py`."""
 
+    plans_by_limit: bool
+    """Whether a LIMIT written into the SQL gives better query plans than one bound: it does where plans are cached."""
     gives_text: bool
     """Whether times and UUIDs come as text."""
     survives_cancellation: bool

@@ -91,6 +91,7 @@ def _only_reads(sql: str) -> bool:
 class SqliteDriver:
     """Reads in one hop to the connection's thread; see `Driver`."""
 
+    plans_by_limit = False
     gives_text = True
     survives_cancellation = True
 
