@@ -360,7 +360,8 @@ class Session(AsyncSession):
 
         async def scalar(self, statement: Any, params: Any = None, **options: Any) -> Any:
             """The first of the first row; None if there is none."""
-            return (await self._execute(statement, params, **options)).scalar()
+            result = await self._execute(statement, params, **options)
+            return result.scalar() if isinstance(result, Result) else result  # of a sequence: its value
 
     async def commit(self) -> None:
         """As the parent; without a task switch where nothing was sent and nothing has to be."""
@@ -444,6 +445,8 @@ def _with_unit_of_work(given: type[SyncSession]) -> type[UnitOfWork]:
     """The session class given, outermost, over ours."""
     if issubclass(given, UnitOfWork):
         return given
+    if issubclass(UnitOfWork, given):
+        return UnitOfWork
     if given not in _mixed:
         bases: tuple[Any, ...] = (given, UnitOfWork)
         _mixed[given] = cast("type[UnitOfWork]", type(given.__name__, bases, {}))

@@ -137,7 +137,7 @@ class Branch(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("branch.id"))
-    parent: Mapped["Branch | None"] = relationship(back_populates="children", remote_side=[id])
+    parent: Mapped["Branch | None"] = relationship(back_populates="children", remote_side="Branch.id")
     children: Mapped[list["Branch"]] = relationship(back_populates="parent", order_by="Branch.id")
 
 

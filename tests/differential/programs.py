@@ -344,7 +344,7 @@ def describe(instance: Any) -> Any:
     for name in sorted(state.mapper.attrs.keys()):
         if name in state.dict:
             loaded[name] = _flat(state.dict[name])
-    flags = "transient pending persistent deleted detached modified expired".split()
+    flags = ["transient", "pending", "persistent", "deleted", "detached", "modified", "expired"]
     fields_set = getattr(instance, "model_fields_set", None)
     return (
         type(instance).__name__,

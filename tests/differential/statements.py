@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, literal, or_, select, true, union, union_all
+from sqlalchemy import and_, case, exists, func, literal, or_, select, union, union_all
 from sqlalchemy.orm import (
     Bundle,
     aliased,
@@ -14,14 +14,11 @@ from sqlalchemy.orm import (
     joinedload,
     lazyload,
     load_only,
-    noload,
     raiseload,
     selectin_polymorphic,
     selectinload,
     subqueryload,
     undefer,
-    undefer_group,
-    with_expression,
     with_loader_criteria,
     with_polymorphic,
 )
@@ -41,8 +38,6 @@ from tests.differential.models import (
     Tag,
     tagged,
 )
-
-_ = (noload, undefer_group, with_expression, true)
 
 STATEMENTS: list[Callable[[int, int], Any]] = [
     lambda a, b: select(Author).order_by(Author.id),
@@ -83,9 +78,9 @@ STATEMENTS: list[Callable[[int, int], Any]] = [
     lambda a, b: (
         select(Book)
         .options(joinedload(Book.author, innerjoin=True))
-        .where(Book.author_id != None)
+        .where(Book.author_id.is_not(None))
         .order_by(Book.id)
-    ),  # noqa: E711
+    ),
     lambda a, b: select(Author).options(selectinload(Author.books)).order_by(Author.id),
     lambda a, b: (
         select(Author)
@@ -182,9 +177,7 @@ STATEMENTS: list[Callable[[int, int], Any]] = [
     lambda a, b: select(Author.books).where(Author.id == a),
     lambda a, b: select(Book, Book).order_by(Book.id),
     lambda a, b: select(Author.name, Author.name).order_by(Author.id),
-    lambda a, b: (
-        select(Author).order_by(Author.nothing) if b > 90 else select(Author).where(Author.id == None)
-    ),  # noqa: E711
+    lambda a, b: select(Author).where(Author.id.is_(None)),
     lambda a, b: select(func.no_such_function(Author.id)),
 ]
 
@@ -212,11 +205,3 @@ def _from_cte(a: int) -> Any:
 def _from_union(a: int, b: int) -> Any:
     both = union(select(Book).where(Book.id == a), select(Book).where(Book.id == b)).subquery()
     return select(aliased(Book, both)).order_by("id")
-
-
-OPTIONS: list[Callable[[], list[Any]]] = [
-    list,
-    list,
-    lambda: [joinedload("*")] if False else [],
-    lambda: [raiseload("*")],
-]

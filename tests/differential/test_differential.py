@@ -1,7 +1,6 @@
 """Whatever a program does on stock `AsyncSession` it does on `Session`: same results, states, errors and rows."""
 
 import asyncio
-import gc
 import os
 import shutil
 import warnings
@@ -11,7 +10,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
-from sqlalchemy import create_engine, insert, select
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session as SyncSession
 
@@ -92,8 +92,6 @@ def on_sqlite(program: list[Step], expire: bool, run: Any = run_on_sqlite) -> No
     compare(program, stock, ours)
 
 
-from hypothesis import strategies as st  # noqa: E402
-
 quick = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 long = settings(
     quick,
@@ -117,6 +115,3 @@ def test_programs_on_sqlite(program: list[Step], expire: bool):
 @given(programs, st.booleans())
 def test_many_programs_on_sqlite(program: list[Step], expire: bool):
     on_sqlite(program, expire)
-
-
-_ = (gc, insert)

@@ -6,6 +6,7 @@ by row (`Run.instance`): its unflushed changes, expired attributes and options a
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -36,11 +37,15 @@ class UniqueList:
             self.add(instance)
 
 
+_append: Callable[[Any, Any], None] = list[Any].append
+"""Without SQLAlchemy's events, as it is for what is loaded."""
+
+
 def _new_collection(child: Child, state: Any, dict_: Any, run: Run) -> UniqueList:
     adapter = init_collection(state, dict_, child.attribute)
     if child.is_plain_list:
         filled = dict_[child.attribute]
-        unique = UniqueList(lambda instance: list.append(filled, instance))
+        unique = UniqueList(partial(_append, filled))
     else:
         unique = UniqueList(adapter.append_without_event)
     run.collections[state, child.attribute] = unique

@@ -4,11 +4,10 @@ A plan is built from the statement, the mappers it names and the engine's dialec
 engine and is emptied when mappers are configured anew.
 """
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, bindparam, event, select
@@ -30,190 +29,10 @@ from catalysis.engine.alchemy.compiling import (
 )
 from catalysis.engine.alchemy.loading import Recipe, autoflushes, plugin_of
 from catalysis.engine.alchemy.sessions import HookedSession
+from catalysis.engine.purity import needs_transaction
 
 PLANS = 1_000
 """The most plans an engine keeps; those not used for longest go first."""
-
-PURE = frozenset(
-    [
-        "abs",
-        "array_agg",
-        "avg",
-        "bit_length",
-        "bool_and",
-        "bool_or",
-        "cast",
-        "ceil",
-        "ceiling",
-        "char_length",
-        "coalesce",
-        "concat",
-        "concat_ws",
-        "count",
-        "cume_dist",
-        "date",
-        "date_part",
-        "date_trunc",
-        "datetime",
-        "dense_rank",
-        "div",
-        "every",
-        "exp",
-        "extract",
-        "first_value",
-        "floor",
-        "greatest",
-        "group_concat",
-        "ifnull",
-        "instr",
-        "json",
-        "json_array",
-        "json_array_length",
-        "json_build_object",
-        "json_extract",
-        "json_object",
-        "json_agg",
-        "json_quote",
-        "json_type",
-        "jsonb_agg",
-        "jsonb_array_length",
-        "jsonb_build_object",
-        "julianday",
-        "lag",
-        "last_value",
-        "lead",
-        "least",
-        "left",
-        "length",
-        "ln",
-        "log",
-        "lower",
-        "lpad",
-        "ltrim",
-        "max",
-        "md5",
-        "min",
-        "mod",
-        "nth_value",
-        "ntile",
-        "nullif",
-        "octet_length",
-        "percent_rank",
-        "position",
-        "pow",
-        "power",
-        "printf",
-        "rank",
-        "regexp_replace",
-        "repeat",
-        "replace",
-        "reverse",
-        "right",
-        "round",
-        "row_number",
-        "rpad",
-        "rtrim",
-        "sign",
-        "split_part",
-        "sqrt",
-        "stddev",
-        "strftime",
-        "string_agg",
-        "strpos",
-        "substr",
-        "substring",
-        "sum",
-        "time",
-        "to_char",
-        "total",
-        "translate",
-        "trim",
-        "trunc",
-        "typeof",
-        "unnest",
-        "upper",
-        "variance",
-    ]
-)
-"""Functions that depend on their arguments alone, and so do not show whether there is a transaction.
-
-`date`, `time`, `datetime`, `julianday` and `strftime` are SQLite's; with 'now' they tell the time of the statement,
-in a transaction or out of it (SQLite documentation, "Date And Time Functions").
-"""
-_NOT_FUNCTIONS = frozenset(
-    [
-        "all",
-        "and",
-        "any",
-        "array",
-        "as",
-        "between",
-        "bigint",
-        "by",
-        "case",
-        "char",
-        "character",
-        "check",
-        "cross",
-        "distinct",
-        "else",
-        "end",
-        "escape",
-        "except",
-        "exists",
-        "filter",
-        "from",
-        "full",
-        "group",
-        "having",
-        "ilike",
-        "in",
-        "inner",
-        "intersect",
-        "interval",
-        "is",
-        "join",
-        "lateral",
-        "like",
-        "limit",
-        "materialized",
-        "not",
-        "numeric",
-        "offset",
-        "on",
-        "or",
-        "order",
-        "outer",
-        "over",
-        "partition",
-        "recursive",
-        "returning",
-        "row",
-        "rows",
-        "select",
-        "similar",
-        "some",
-        "symmetric",
-        "then",
-        "timestamp",
-        "union",
-        "using",
-        "values",
-        "varchar",
-        "when",
-        "where",
-        "with",
-        "within",
-        "decimal",
-        "float",
-    ]
-)
-_QUOTED = re.compile(r"'(?:[^']|'')*'")
-_CALL = re.compile(r'("[^"]*"|[A-Za-z_][\w$]*)(\s*)\(')
-_TELLS = re.compile(
-    r"\b(?:FOR\s+(?:NO\s+KEY\s+)?(?:UPDATE|(?:KEY\s+)?SHARE)|INSERT|UPDATE|DELETE|MERGE|CURRENT_\w+|LOCALTIME\w*|"
-    r"SESSION_USER|TABLESAMPLE)\b"
-)
 
 _PLAIN_OPTIONS = frozenset({"prebuffer_rows", "autoflush", "populate_existing", "_sa_orm_load_options"})
 _OF_A_LOAD = "sa_top_level_orm_context"
@@ -304,6 +123,7 @@ def plan_reading(
     """
     if params is not None and not isinstance(params, Mapping):
         return "several sets of parameters"
+    by_name = cast("Mapping[str, Any] | None", params)
     engine = bind.engine
     if own := own_execution_options(statement):
         options = {**own, **options}
@@ -322,7 +142,7 @@ def plan_reading(
     if plan.reason is not None:
         return plan.reason
     generated = not (options.keys() & {"populate_existing", "_sa_orm_load_options"})
-    return Reading(plan, bind, statement, params, key[1], key[2], options, bind_arguments or {}, generated)
+    return Reading(plan, bind, statement, by_name, key[1], key[2], options, bind_arguments or {}, generated)
 
 
 VARIANTS = 32
@@ -420,18 +240,3 @@ def _plan(
 def _fallback(reason: str) -> Plan:
     nothing: Any = None
     return Plan(nothing, None, None, None, False, False, nothing, reason)
-
-
-def needs_transaction(sql: str) -> bool:
-    """Whether it could be seen that a SELECT ran outside a transaction: it locks, writes, or calls what may."""
-    text = _QUOTED.sub("''", sql)
-    if _TELLS.search(text):
-        return True
-    for found in _CALL.finditer(text):
-        name, gap = found[1], found[2]
-        if name.startswith('"'):
-            if not gap:
-                return True
-        elif name.lower() not in PURE and name.lower() not in _NOT_FUNCTIONS and not gap:
-            return True
-    return False

@@ -164,7 +164,8 @@ def _tell(sql: str, started: float, rows: int | None, error: str | None) -> None
 
 async def _hydrate(session: HookedSession, reading: Reading, answer: Answer) -> tuple[loading.Run, list[Any]]:
     plan = reading.plan
-    assert plan.recipe is not None and plan.hydrator is not None
+    assert plan.recipe is not None
+    assert plan.hydrator is not None
     load = loading.Run(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
     with paused(len(answer.rows)):
         rows = plan.hydrator(answer.rows, load)

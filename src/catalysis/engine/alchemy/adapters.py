@@ -1,4 +1,4 @@
-"""SQLAlchemy's adapters of the drivers' connections: what is below them, and the transaction they begin by themselves."""
+"""SQLAlchemy's adapters of the drivers' connections: what is below them, and the BEGIN that they send by themselves."""
 
 import asyncio
 from collections.abc import Sequence

@@ -16,15 +16,20 @@ def cache_key(statement: Any) -> tuple[Any, Sequence[Any], Any] | None:
     return statement._generate_cache_key()
 
 
-def unkeyed_options(statement: Any) -> tuple[type[Any], ...]:
+def unkeyed_options(statement: Any) -> tuple[type[object], ...]:
     """The kinds of options that SQLAlchemy leaves out of its key."""
-    options = statement._with_options
-    return tuple([type(each) for each in options if not each._is_has_cache_key]) if options else ()
+    options: tuple[object, ...] = statement._with_options
+    return tuple([type(each) for each in options if not _has_key(each)])
+
+
+def _has_key(option: Any) -> bool:
+    return option._is_has_cache_key
 
 
 def is_select(statement: Any) -> bool:
     """Whether it is a SELECT or several in a UNION, written as such."""
-    return isinstance(statement, (Select, CompoundSelect)) and not statement._is_lambda_element
+    given: Any = statement
+    return isinstance(statement, (Select, CompoundSelect)) and not given._is_lambda_element
 
 
 def own_execution_options(statement: Any) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """How SQLAlchemy makes instances of rows: asked once a plan, and used itself where a generated hydrator is not."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -10,6 +10,7 @@ from sqlalchemy.engine.result import ChunkedIteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import InstanceState, loading, strategies
 from sqlalchemy.orm.attributes import init_state_collection
+from sqlalchemy.orm.collections import InstrumentedList
 from sqlalchemy.orm.context import QueryContext
 from sqlalchemy.orm.instrumentation import ClassManager
 from sqlalchemy.orm.interfaces import MapperProperty, StrategizedProperty
@@ -20,7 +21,14 @@ from catalysis.engine.shape import Child, Node, Row
 _private: Any = strategies
 LAZY, JOINED = _private._LazyLoader, _private._JoinedLoader
 SELECT_IN, NOTHING = _private._SelectInLoader, _private._DoNothingLoader
-MAPPED, COLUMN, BY_SHARD = "_MapperEntity", ("_RawColumnEntity", "_ORMColumnEntity"), "_IdentityTokenEntity"
+MAPPED, COLUMNS = "_MapperEntity", ("_RawColumnEntity", "_ORMColumnEntity")
+_nothing: Any = MapperProperty
+
+
+def _does_nothing(attribute: Any) -> bool:
+    """Whether a property has no part in loading rows: a synonym, or a composite, which follows its columns."""
+    return attribute.__class__.create_row_processor is _nothing.create_row_processor
+
 
 init_collection: Callable[[Any, Any, str], Any] = init_state_collection
 """A new, empty collection for an attribute: (state, dict, attribute) → SQLAlchemy's adapter of it."""
@@ -140,7 +148,7 @@ class _Reader:
 
     def entry(self, entity: Any) -> Node | int:
         kind = type(entity).__name__
-        if kind in COLUMN:
+        if kind in COLUMNS:
             getter = entity._row_processor[0] if entity._row_processor else None
             if getter is None:
                 raise NotGenerated("a column that is not read by its place")
@@ -197,11 +205,11 @@ class _Reader:
         children: list[Child] = []
         loads_after = False
         for prop in todo:
-            if not isinstance(prop, StrategizedProperty):
-                if type(prop).create_row_processor is not MapperProperty.create_row_processor:
-                    raise NotGenerated(f"{mapper.class_.__name__}.{prop.key}")
-                continue
             attribute: Any = prop
+            if not isinstance(prop, StrategizedProperty):
+                if not _does_nothing(attribute):
+                    raise NotGenerated(f"{mapper.class_.__name__}.{attribute.key}")
+                continue
             option = attribute._get_context_loader(self.context, path)
             chosen = option and option.strategy
             strategy = attribute._get_strategy(option.strategy) if chosen else attribute.strategy
@@ -232,16 +240,15 @@ class _Reader:
             raise NotGenerated(f"{mapper.class_.__name__}.{attribute.key}, which cannot be filled")
         node = self.node(entity, strategy.mapper, inner[strategy.entity], eager)
         implementation = mapper.class_manager[attribute.key].impl
-        is_list = strategy.uselist and getattr(implementation, "collection_factory", None) is not None
-        plain = is_list and issubclass(type(implementation.collection_factory()), list)
-        return Child(attribute.key, strategy.uselist, bool(plain) and _is_plain(implementation), node)
+        return Child(
+            attribute.key, strategy.uselist, strategy.uselist and _is_plain_list(implementation), node
+        )
 
 
-def _is_plain(implementation: Any) -> bool:
+def _is_plain_list(implementation: Any) -> bool:
     """Whether the collection is SQLAlchemy's own list, whose appending is the built-in one."""
-    from sqlalchemy.orm.collections import InstrumentedList
-
-    return type(implementation.collection_factory()) is InstrumentedList
+    factory = getattr(implementation, "collection_factory", None)
+    return factory is not None and type(factory()) is InstrumentedList
 
 
 def _in_order(mapper: Any, quick: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -389,9 +396,14 @@ def result_of(run: Run, rows: list[Any]) -> Result[Any]:
     """The rows as SQLAlchemy's own kind of result."""
     recipe = run.recipe
     metadata = recipe.result_metadata or _result_metadata(run)
-    result: Any = ChunkedIteratorResult(
+
+    def chunks(size: int | None) -> Iterator[list[Any]]:
+        return iter([rows])
+
+    make: Any = ChunkedIteratorResult
+    result = make(
         metadata,
-        lambda size: iter([rows]),
+        chunks,
         source_supports_scalars=recipe.row.is_scalar,
         context=cast("Any", _Summary(recipe.requires_uniquing)),
     )

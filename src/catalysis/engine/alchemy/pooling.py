@@ -53,7 +53,7 @@ async def check_out(engine: Engine) -> Any:
 
 
 def _has_one_ready(pool: Any) -> bool:
-    if type(pool) is not AsyncAdaptedQueuePool or pool._pre_ping or pool.dispatch.checkout:
+    if not _is_plain_queue(pool) or pool._pre_ping or pool.dispatch.checkout:
         return False
     queue = pool._pool._queue
     if queue.empty():
@@ -74,10 +74,14 @@ async def check_in(engine: Engine, proxy: Any) -> None:
         await asyncio.shield(greenlet_spawn(proxy._checkin, transaction_was_reset=True))
 
 
+def _is_plain_queue(pool: Any) -> bool:
+    return type(pool) is AsyncAdaptedQueuePool
+
+
 def _takes_at_once(pool: Any) -> bool:
     heard = pool.dispatch
     return (
-        type(pool) is AsyncAdaptedQueuePool
+        _is_plain_queue(pool)
         and not (heard.reset or heard.checkin)
         and pool._reset_on_return is not reset_commit
         and not pool._pool._queue.full()

@@ -135,8 +135,9 @@ class HookedSession(SyncSession):
         if not isinstance(result, Result):  # of `scalar()`: a value, which is not ours to touch
             self.has_executed(before, rows=None, failed=False)
             return result
-        self.has_executed(before, rows=getattr(result, "rowcount", None), failed=False)
-        return once_each(result)
+        answer = cast("Any", result)
+        self.has_executed(before, rows=getattr(answer, "rowcount", None), failed=False)
+        return once_each(answer)
 
     def _identity_lookup(self, *args: Any, **kwargs: Any) -> Any:
         """Every lookup by key passes here: `get`, and the lazy load of a many-to-one."""
@@ -159,11 +160,11 @@ _PLAIN_KEYS = (int, str, UUID, bytes)
 def plain_key(entity: Any, identity: Any) -> tuple[Mapper[Any], tuple[Any, ...]] | None:
     """The mapper and key of a `get` that asks for nothing unusual; None for SQLAlchemy to make sense of."""
     mapper: Any = getattr(entity, "__mapper__", None)
-    if not isinstance(mapper, Mapper) or mapper.class_ is not entity or mapper.always_refresh:
+    if mapper is None or mapper.class_ is not entity or mapper.always_refresh:
         return None
-    key: Any = identity if isinstance(identity, tuple) else (identity,)
+    key: tuple[Any, ...] = cast("Any", identity) if isinstance(identity, tuple) else (identity,)
     plain = all(isinstance(value, _PLAIN_KEYS) for value in key) and len(key) == len(mapper.primary_key)
-    return (cast("Mapper[Any]", mapper), cast("tuple[Any, ...]", key)) if plain else None
+    return (mapper, key) if plain else None
 
 
 ABSENT, UNSURE = object(), object()
@@ -171,11 +172,16 @@ ABSENT, UNSURE = object(), object()
 
 def known_instance(session: Any, mapper: Any, key: tuple[Any, ...]) -> Any:
     """The instance in the identity map; `ABSENT`, or `UNSURE` where the database has to be asked about it."""
-    state = session.identity_map._dict.get((mapper._identity_class, key, None))
+    state: Any = session.identity_map._dict.get((mapper._identity_class, key, None))
     instance = None if state is None else state.obj()
     if instance is None:
         return ABSENT
-    if state.expired or not isinstance(instance, mapper.class_) or not session.visible(instance):
+    if (
+        state is None
+        or state.expired
+        or not isinstance(instance, mapper.class_)
+        or not session.visible(instance)
+    ):
         return UNSURE
     return instance
 
@@ -209,9 +215,12 @@ def heard_loading(session: Any) -> bool:
     return bool(session.dispatch.loaded_as_persistent)
 
 
+_stock: Any = SyncSession
+
+
 def bind_of(session: Any, mapper: Any, statement: Any) -> Engine | Connection:
     """Where the session sends a statement."""
-    plain = type(session).get_bind is SyncSession.get_bind and not session.binds
+    plain = session.__class__.get_bind is _stock.get_bind and not session.binds
     if plain and session.bind is not None:
         return session.bind
     return session.get_bind(mapper=mapper, clause=statement)

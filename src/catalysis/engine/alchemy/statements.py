@@ -36,16 +36,15 @@ def with_option(statement: Any, option: ExecutableOption, *, is_orm: bool) -> An
     SQLAlchemy takes a SELECT whose only columns are certain expressions (a filtered aggregate, a window function)
     for one that has nothing to do with mapped classes, and would pass the option over; it is told otherwise.
     """
-    given = statement
+    changed: Any = statement
     if option not in statement._with_options:
-        statement = statement.options(option)
+        changed = statement.options(option)
     if isinstance(statement, Select) and not is_orm:
-        found = (mapper for each in _columns(statement) for mapper in mappers_in(each))
+        found = (mapper for each in _columns(changed) for mapper in mappers_in(each))
         if (mapper := next(found, None)) is not None:
-            statement = statement._clone() if statement is given else statement
-            plugin = {"compile_state_plugin": "orm", "plugin_subject": mapper}
-            cast("Any", statement)._set_propagate_attrs(plugin)
-    return statement
+            changed = changed._clone()
+            changed._set_propagate_attrs({"compile_state_plugin": "orm", "plugin_subject": mapper})
+    return changed
 
 
 def remove_option(executing: ORMExecuteState, option: ExecutableOption) -> None:
@@ -63,7 +62,7 @@ def without_option(statement: Any, option: ExecutableOption) -> Any:
 
 
 def registries_in(statement: Any) -> set[Any]:
-    """The registries of the mapped classes that a statement names anywhere, and those that their relationships reach."""
+    """The registries of the mapped classes that a statement names, and those that their relationships reach."""
     found: set[Any] = set()
     for element in iterate(statement):
         entity = getattr(element, "_annotations", {}).get("parententity")

@@ -4,7 +4,6 @@
 when somebody asks for them.  It means the same: what a slot does not hold reads as the default of the parent class.
 """
 
-import copyreg
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +19,6 @@ class NativeState(InstanceState[Any]):
 
     __slots__ = (
         "_instance_dict",
-        "identity_token",
         "key",
         "load_options",
         "load_path",
@@ -53,7 +51,7 @@ class NativeState(InstanceState[Any]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Unpickled where Catalysis is not installed, it still is a state."""
-        return copyreg.__newobj__, (InstanceState,), self.__getstate__()
+        return InstanceState.__new__, (InstanceState,), self.__getstate__()
 
 
 def _nowhere() -> None:
@@ -103,7 +101,6 @@ def state_lines(n: int, expired: Sequence[str]) -> Iterator[str]:
     yield f"s{n}.manager = M{n}"
     yield f"s{n}.obj = ref(o{n}, s{n}._cleanup)"
     yield f"s{n}.key = k{n}"
-    yield f"s{n}.identity_token = None"
     yield f"s{n}.session_id = session_id"
     yield f"s{n}._instance_dict = home"
     yield f"s{n}.runid = number"

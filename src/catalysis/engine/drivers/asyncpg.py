@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import asyncpg
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 
 from catalysis.engine.alchemy.adapters import (
     begin,
