@@ -1,0 +1,253 @@
+"""A connection is lent for one statement or one transaction, and comes back whatever happens."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import event, func, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import selectinload
+from sqlmodel import col, select
+
+from catalysis import Database, Session, watch_queries
+from tests.models import Job, Label, Person
+from tests.proxy import counted
+
+
+@pytest.fixture
+async def filled(database: Database) -> Database:
+    async with database.session() as session:
+        session.add(Person(name="ada", jobs=[Job(title=f"job {n}") for n in range(3)]))
+        session.add_all([Label(name=f"label {n}") for n in range(5)])
+        await session.commit()
+    return database
+
+
+async def test_a_session_that_has_only_read_holds_nothing(filled: Database):
+    async with filled.session() as session:
+        await session.exec(select(Person))
+        await session.get(Person, (await session.exec(select(Person.id))).one())
+        assert session.in_transaction(), "for SQLAlchemy's own rules it has begun"
+        assert filled.pool_figures().lent == 0
+        session.add(Label(name="new"))
+        await session.flush()
+        assert filled.pool_figures().lent == 1, "a write keeps its connection"
+        assert len((await session.exec(select(Label))).all()) == 6, "and reads go there"
+        await session.commit()
+        assert filled.pool_figures().lent == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        select(Person).with_for_update(),
+        select(Person, func.current_timestamp()),
+        select(func.now()),
+        select(func.random()),
+        text("SELECT 1"),
+    ],
+)
+async def test_what_could_be_seen_runs_in_a_transaction(filled: Database, statement):
+    async with filled.session() as session:
+        await session.execute(statement)
+        assert filled.pool_figures().lent == 1
+
+
+async def test_an_explicit_transaction_reads_on_its_own_connection(filled: Database):
+    async with filled.session() as session, session.begin():
+        await session.exec(select(Person))
+        assert filled.pool_figures().lent == 1
+    async with filled.session() as session:
+        async with session.begin_nested():
+            await session.exec(select(Person))
+            assert filled.pool_figures().lent == 1
+        await session.rollback()
+
+
+async def test_higher_isolation_reads_in_a_transaction(postgres_url: str, filled: Database):
+    engine = create_async_engine(filled.settings.url, isolation_level="REPEATABLE READ")
+    if engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no such level; the SERIALIZABLE it has is its default")
+    async with Session(engine) as session:
+        first = (await session.exec(select(func.count(Label.id)))).one()
+        async with filled.session() as other:
+            other.add(Label(name="late"))
+            await other.commit()
+        assert (await session.exec(select(func.count(Label.id)))).one() == first
+        assert engine.pool.checkedout() == 1
+    await engine.dispose()
+
+
+async def test_reads_of_one_session_run_at_once_and_in_a_transaction_one_after_another(filled: Database):
+    async with filled.session() as session:
+        found = await asyncio.gather(
+            *[session.exec(select(Label).where(Label.name == f"label {n}")) for n in range(5)]
+        )
+        assert [each.one().name for each in found] == [f"label {n}" for n in range(5)]
+    async with filled.session() as session, session.begin():
+        found = await asyncio.gather(
+            *[session.exec(select(Label).where(Label.name == f"label {n}")) for n in range(5)]
+        )
+        assert [each.one().name for each in found] == [f"label {n}" for n in range(5)]
+        assert filled.pool_figures().lent == 1
+
+
+async def test_a_read_costs_one_round_trip_and_closing_none(postgres_url: str):
+    async with counted(postgres_url) as (url, trips):
+        database = Database(url)
+        await database.create_all(Person.metadata)
+        async with database.session() as session:
+            session.add(label := Label(name="x"))
+            await session.commit()
+            key = label.id
+        for read in (
+            lambda session: session.exec(select(Label).where(Label.name == "x")),
+            lambda session: session.get(Label, key),
+            lambda session: session.scalar(select(func.count(Label.id))),
+        ):
+            for turn in range(3):
+                trips.reset()
+                async with database.session() as session:
+                    await read(session)
+                assert trips.count == 1 or turn == 0, "the first time it is prepared"
+        async with database.session() as session:
+            label = await session.get_one(Label, key)
+            await session.refresh(label)
+            trips.reset()
+            await session.refresh(label)
+        assert trips.count == 1
+        async with AsyncSession(database.engine) as session:
+            await session.scalar(select(func.count(Label.id)))
+            trips.reset()
+            async with AsyncSession(database.engine) as session:
+                await session.scalar(select(func.count(Label.id)))
+        assert trips.count == 3, "stock sends BEGIN and ROLLBACK too"
+        await database.close()
+
+
+async def test_a_cancelled_read_loses_no_connection(filled: Database):
+    engine = create_async_engine(filled.settings.url, pool_size=1, max_overflow=0, pool_timeout=2)
+    slow = "SELECT count(*) FROM pg_sleep(5)"
+    if engine.dialect.name == "sqlite":
+        numbers = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300000000)"
+        slow = f"{numbers} SELECT count(*) FROM n"
+    await _cancel(engine, select(func.count()).select_from(text(f"({slow}) AS slow")))
+    async with Session(engine) as session:
+        assert len((await asyncio.wait_for(session.exec(select(Label)), 2)).all()) == 5
+    assert engine.pool.checkedout() == 0
+    await engine.dispose()
+
+
+async def _cancel(engine, statement) -> None:
+    async with Session(engine) as session:
+        await session.exec(select(Label))
+        task = asyncio.create_task(session.execute(statement))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_the_pools_own_events_stay_true(filled: Database):
+    engine = create_async_engine(filled.settings.url, pool_pre_ping=True)
+    heard: list[str] = []
+    for name in ("checkout", "checkin", "reset"):
+        event.listen(engine.sync_engine, name, lambda *_, name=name: heard.append(name))
+    async with Session(engine) as session:
+        await session.exec(select(Label))
+    assert heard == ["checkout", "reset", "checkin"]
+    await engine.dispose()
+
+
+async def test_overflow_connections_are_closed(filled: Database):
+    engine = create_async_engine(filled.settings.url, pool_size=1, max_overflow=5)
+
+    async def read() -> int:
+        async with Session(engine) as session:
+            return len((await session.exec(select(Label))).all())
+
+    assert await asyncio.gather(*[read() for _ in range(20)]) == [5] * 20
+    assert (engine.pool.checkedin(), engine.pool.checkedout()) == (1, 0)
+    await engine.dispose()
+
+
+async def test_a_killed_connection_is_replaced_unseen(postgres_url: str):
+    database = Database(postgres_url)
+    await database.create_all(Person.metadata)
+    async with database.session() as session:
+        session.add(Label(name="x"))
+        await session.commit()
+        await session.exec(select(Label))
+    killer = Database(postgres_url)
+    async with killer.engine.connect() as connection:
+        await connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        )
+    await killer.close()
+    async with database.session() as session:
+        assert (await session.exec(select(Label.name))).all() == ["x"]
+    await database.close()
+
+
+async def test_a_changed_table_is_prepared_anew_unseen(postgres_url: str):
+    database = Database(postgres_url)
+    await database.create_all(Person.metadata)
+    async with database.session() as session:
+        session.add(Label(name="12"))
+        await session.commit()
+        assert (await session.exec(select(Label.name))).all() == ["12"]
+        assert (await session.exec(select(Label.name))).all() == ["12"]
+    other = Database(postgres_url)
+    async with other.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE label ALTER COLUMN name TYPE varchar(40)"))
+        await connection.execute(text("ALTER TABLE label ALTER COLUMN name TYPE text"))
+    await other.close()
+    async with database.session() as session:
+        assert (await session.exec(select(Label.name))).all() == ["12"]
+    await database.close()
+
+
+async def test_in_a_transaction_a_changed_table_is_a_typed_error(postgres_url: str):
+    database = Database(postgres_url, pool_size=1, max_overflow=0)
+    await database.create_all(Person.metadata)
+    async with database.session() as session, session.begin():
+        await session.exec(select(Label.deleted_at))
+        await session.exec(select(Label.deleted_at))
+    other = Database(postgres_url)
+    async with other.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE label ALTER COLUMN deleted_at TYPE text"))
+    await other.close()
+    async with database.session() as session:
+        await session.begin()
+        with pytest.raises(DBAPIError, match=r"cached|plan"):
+            await session.exec(select(Label.deleted_at))
+        await session.rollback()
+    await database.close()
+
+
+async def test_an_error_is_sqlalchemys_with_statement_and_without_values(filled: Database):
+    broken = select(col(Person.name)).where(text("no_such_column = 1"))
+    async with filled.session() as session:
+        with pytest.raises(DBAPIError, match="no_such_column") as caught:
+            await session.execute(broken.where(Person.name == "hunter2"))
+        assert "SELECT" in (caught.value.statement or "")
+        assert "hunter2" not in str(caught.value)
+        assert filled.pool_figures().lent == 0
+        if filled.engine.dialect.name == "postgresql":
+            assert isinstance(caught.value, ProgrammingError)
+        assert (await session.exec(select(Person.name))).all() == ["ada"], "the next statement works"
+
+
+async def test_eager_loads_that_do_not_depend_on_each_other_run_at_once(filled: Database):
+    async with filled.session() as session:
+        people = select(Person).options(selectinload(Person.jobs), selectinload(Person.teams))
+        await session.exec(people)
+        session.expunge_all()
+        with watch_queries() as queries:
+            await session.exec(people)
+        assert len(queries) == 3
+        assert all(each.native for each in queries)
+        assert filled.pool_figures().lent == 0
