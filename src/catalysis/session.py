@@ -416,6 +416,8 @@ class Session(AsyncSession):
 
     def _report_left_behind(self) -> None:
         session = self.sync_session
+        if not session.unsaved.count and not is_unflushed(session):
+            return
         if not (lost := session.unsaved.left_behind(session, sent_is_kept=session.sent_is_kept)):
             return
         site = session.opened_at

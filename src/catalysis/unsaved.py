@@ -50,7 +50,7 @@ class UnsavedWork:
     def __init__(self) -> None:
         self.count = 0
         self.first: list[str] = []
-        self._at_savepoint: WeakKeyDictionary[SessionTransaction, int] = WeakKeyDictionary()
+        self._at_savepoint: WeakKeyDictionary[SessionTransaction, int] | None = None
 
     def flushed(self, session: Session) -> None:
         """Note the objects of a flush that was just sent."""
@@ -74,11 +74,14 @@ class UnsavedWork:
 
     def savepoint_begun(self, savepoint: SessionTransaction) -> None:
         """Remember how much there was."""
+        if self._at_savepoint is None:
+            self._at_savepoint = WeakKeyDictionary()
         self._at_savepoint[savepoint] = self.count
 
     def savepoint_rolled_back(self, savepoint: SessionTransaction) -> None:
         """Forget what came after it."""
-        self.count = self._at_savepoint.get(savepoint, self.count)
+        if self._at_savepoint is not None:
+            self.count = self._at_savepoint.get(savepoint, self.count)
         del self.first[self.count :]
 
     def transaction_ended(self) -> None:

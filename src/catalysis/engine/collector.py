@@ -43,8 +43,8 @@ _generations = _Generations()
 
 @contextmanager
 def paused(rows: int) -> Generator[None]:
-    """No collection inside, if there are many rows; what was made inside counts as old afterwards."""
-    if rows < MANY or not gc.isenabled():
+    """No collection inside; what was made inside counts as old afterwards."""
+    if not gc.isenabled():
         yield
         return
     gc.disable()

@@ -4,9 +4,9 @@ A plan is built from the statement, the mappers it names and the engine's dialec
 engine and is emptied when mappers are configured anew.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -60,6 +60,7 @@ class Plan:
     hydrator: Callable[[Sequence[Any], Any], list[Any]] | None = None
     get_statement: Any = None
     """The statement itself, kept where it loads by key, which needs no other."""
+    last_used: int = 0
     not_generated: str | None = None
     """Why SQLAlchemy turns the rows into instances; None until the first rows have come."""
 
@@ -94,7 +95,10 @@ class Reading:
         return autoflushes(self.options)
 
 
-_plans: WeakKeyDictionary[Engine, "OrderedDict[Hashable, Plan]"] = WeakKeyDictionary()
+_plans: WeakKeyDictionary[Engine, dict[Hashable, "Plan"]] = WeakKeyDictionary()
+
+
+_clock = count()
 
 
 @event.listens_for(Mapper, "after_configured")
@@ -137,8 +141,7 @@ def plan_reading(
     if plan is None:
         plan = plans[full_key] = _plan(session, engine, statement, len(key[1]), literal_limits=literal_limits)
         _bound(plans)
-    else:
-        plans.move_to_end(full_key)
+    plan.last_used = next(_clock)
     if plan.reason is not None:
         return plan.reason
     generated = not (options.keys() & {"populate_existing", "_sa_orm_load_options"})
@@ -189,22 +192,24 @@ def plan_get(
         plan.get_statement = statement
         plans[full_key] = plan
         _bound(plans)
-    else:
-        plans.move_to_end(full_key)
+    plan.last_used = next(_clock)
     given = [_Given(value) for value in key]
     return Reading(plan, bind, plan.get_statement, None, given, None, {}, {}, True)
 
 
-def _plans_of(engine: Engine) -> "OrderedDict[Hashable, Plan]":
+def _plans_of(engine: Engine) -> dict[Hashable, Plan]:
     plans = _plans.get(engine)
     if plans is None:
-        plans = _plans[engine] = OrderedDict()
+        plans = _plans[engine] = {}
     return plans
 
 
-def _bound(plans: "OrderedDict[Hashable, Plan]") -> None:
+def _bound(plans: dict[Hashable, Plan]) -> None:
+    """Let the plans go that were not used for longest, a fifth of them at once: hashing a key costs microseconds."""
     if len(plans) > PLANS:
-        plans.popitem(last=False)
+        oldest = sorted(plans, key=lambda key: plans[key].last_used)
+        for key in oldest[: PLANS // 5]:
+            del plans[key]
 
 
 def _refused(options: Mapping[str, Any]) -> str | None:

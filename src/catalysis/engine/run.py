@@ -17,7 +17,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy import compiling, loading
 from catalysis.engine.alchemy.sessions import HookedSession, heard_loading, holds_nothing, once_each
-from catalysis.engine.collector import paused
+from catalysis.engine.collector import MANY, paused
 from catalysis.engine.conversions import conversion
 from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.hydrate import hydrate_with
@@ -167,8 +167,11 @@ async def _hydrate(session: HookedSession, reading: Reading, answer: Answer) -> 
     assert plan.recipe is not None
     assert plan.hydrator is not None
     load = loading.Run(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
-    with paused(len(answer.rows)):
+    if len(answer.rows) < MANY:
         rows = plan.hydrator(answer.rows, load)
+    else:
+        with paused(len(answer.rows)):
+            rows = plan.hydrator(answer.rows, load)
     if plan.recipe.row.loads_after:
         while calls := load.take_post_loads():
             await _load_after(session, calls)

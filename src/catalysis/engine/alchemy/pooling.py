@@ -5,6 +5,7 @@ import time
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.pool.base import reset_commit  # pyright: ignore[reportPrivateUsage]
 from sqlalchemy.util.concurrency import greenlet_spawn
@@ -47,9 +48,37 @@ async def check_out(engine: Engine) -> Any:
         DBAPIError: the database let nobody in.
     """
     pool: Any = engine.pool
+    if _is_exhausted(pool):
+        await _one_back(pool)
     if _has_one_ready(pool):
         return pool.connect()
     return await greenlet_spawn(engine.raw_connection)
+
+
+def _is_exhausted(pool: Any) -> bool:
+    """Whether the pool has lent all that it may open."""
+    return _is_plain_queue(pool) and -1 < pool._max_overflow <= pool._overflow and pool._pool._queue.empty()
+
+
+async def _one_back(pool: Any) -> None:
+    """Wait in the pool's own line until a connection is back, and leave it there as the next to be taken.
+
+    SQLAlchemy waits in the same line, but takes a greenlet and a task for it.
+    """
+    queue = pool._pool._queue
+    try:
+        async with asyncio.timeout(pool._timeout):
+            record = await queue.get()
+    except TimeoutError:
+        raise PoolTimeout(
+            f"QueuePool limit of size {pool.size()} overflow {pool.overflow()} reached, connection timed out, "
+            f"timeout {pool._timeout:0.2f}",
+            code="3o7r",
+        ) from None
+    if pool._pool.use_lifo:
+        queue._queue.append(record)
+    else:
+        queue._queue.appendleft(record)
 
 
 def _has_one_ready(pool: Any) -> bool:

@@ -43,8 +43,11 @@ class Turn:
     A task that has it may take it again: a flush loads what it needs.
     """
 
+    __slots__ = ("_depth", "_lock", "_owner")
+
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
+        self._lock: asyncio.Lock | None = None
+        """Made when it is first needed: a session that only reads never does."""
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
 
@@ -55,13 +58,15 @@ class Turn:
 
     async def __aenter__(self) -> None:
         if not self.is_ours:
+            if self._lock is None:
+                self._lock = asyncio.Lock()
             await self._lock.acquire()
             self._owner = asyncio.current_task()
         self._depth += 1
 
     async def __aexit__(self, *_: object) -> None:
         self._depth -= 1
-        if self._depth == 0:
+        if self._depth == 0 and self._lock is not None:
             self._owner = None
             self._lock.release()
 
