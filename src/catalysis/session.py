@@ -366,14 +366,14 @@ class Session(AsyncSession):
     async def commit(self) -> None:
         """As the parent; without a task switch where nothing was sent and nothing has to be."""
         session = self.sync_session
-        if holds_nothing(session) and not is_unflushed(session) and not _listens(session):
+        if holds_nothing(session) and not is_unflushed(session) and not _hears_outcome(session):
             session.commit()
         else:
             await super().commit()
 
     async def rollback(self) -> None:
         """As the parent; without a task switch where nothing was sent."""
-        if holds_nothing(self.sync_session) and not _listens(self.sync_session):
+        if holds_nothing(self.sync_session) and not _hears_outcome(self.sync_session):
             self.sync_session.rollback()
         else:
             await super().rollback()
@@ -402,7 +402,7 @@ class Session(AsyncSession):
                 self._report_left_behind()
         finally:  # warnings may be errors, and the connection goes back all the same
             self._left_by_error = False
-            if holds_nothing(self.sync_session) and not _listens(self.sync_session):
+            if holds_nothing(self.sync_session) and not _hears_end(self.sync_session):
                 self.sync_session.close()
             else:
                 await super().close()
@@ -431,15 +431,17 @@ class Session(AsyncSession):
             warnings.warn_explicit(message, None, site.file, site.line)
 
 
-def _listens(session: Any) -> bool:
-    """Whether somebody who may want to wait for the database hears of the end of a transaction."""
+def _hears_end(session: Any) -> bool:
+    """Whether somebody but us, who may want to wait for the database, hears of the end of a transaction."""
+    return len(session.dispatch.after_transaction_end) > 1
+
+
+def _hears_outcome(session: Any) -> bool:
+    """The same for a commit or rollback, which more is told of."""
     heard = session.dispatch
-    return bool(
-        heard.before_commit
-        or heard.after_commit
-        or heard.after_rollback
-        or len(heard.after_soft_rollback) > 1
-        or len(heard.after_transaction_end) > 1
+    soft = len(heard.after_soft_rollback) > 1
+    return bool(heard.before_commit or heard.after_commit or heard.after_rollback or soft) or _hears_end(
+        session
     )
 
 

@@ -24,7 +24,11 @@ def foreign_listeners(engine: Any, own: frozenset[Any]) -> bool:
     if not engine._has_events:
         return False
     heard = engine.dispatch
-    return any(listener not in own for name in _ENGINE_EVENTS for listener in getattr(heard, name))
+    for name in _ENGINE_EVENTS:
+        for listener in getattr(heard, name):
+            if listener not in own:
+                return True
+    return False
 
 
 def logs_statements(engine: Any) -> bool:
