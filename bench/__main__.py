@@ -16,9 +16,12 @@ from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
+from tests.proxy import counted
 from tests.servers import PostgresServer
 
+from bench.contenders.alchemy import ORM, Core
 from bench.contenders.drivers import Aiosqlite, Asyncpg
+from bench.contenders.peers import Piccolo, TortoiseORM
 from bench.contenders.sessions import Sessions
 from bench.models import Task, fill
 from bench.operations import OPERATIONS, Contender, Keys, Operation
@@ -33,6 +36,8 @@ def session_contenders(engine: AsyncEngine) -> list[Contender]:
     return [
         Sessions("Catalysis", lambda: Session(engine, expire_on_commit=False)),
         Sessions("SQLModel", lambda: SQLModelSession(engine, expire_on_commit=False)),
+        ORM(engine),
+        Core(engine),
     ]
 
 
@@ -104,8 +109,11 @@ async def on_postgres(chosen: list[Operation], console: Console) -> dict[str, An
         await database.close()
         engine = create_async_engine(server.url(), **POOL)
         contenders: list[Contender] = [await Asyncpg.open(server.url().replace("+asyncpg", ""))]
-        contenders += [*session_contenders(engine), *await peers(server.url(), console)]
-        report = await compare("PostgreSQL", contenders, await keys_of(engine), chosen, console)
+        contenders += [*session_contenders(engine)]
+        contenders += [await TortoiseORM.open(server.url()), await Piccolo.open(server.url())]
+        keys = await keys_of(engine)
+        report = await compare("PostgreSQL", contenders, keys, chosen, console)
+        report["round trips"] = await round_trips(server.url(), keys, chosen, console)
         for contender in contenders:
             await contender.close()
         await engine.dispose()
@@ -128,9 +136,33 @@ async def on_sqlite(chosen: list[Operation], console: Console) -> dict[str, Any]
         return report
 
 
-async def peers(url: str, console: Console) -> list[Contender]:
-    """The other libraries that are installed (`make bench` installs them)."""
-    return []
+async def round_trips(url: str, keys: Keys, chosen: list[Operation], console: Console) -> dict[str, Any]:
+    """How often each contender waits for the server, counted between it and us; everything is prepared before."""
+    async with counted(url) as (through, trips):
+        engine = create_async_engine(through, **POOL)
+        contenders: list[Contender] = [
+            await Asyncpg.open(through.replace("+asyncpg", "")),
+            *session_contenders(engine)[:2],
+        ]
+        table = Table("operation", *[each.name for each in contenders], title="round trips")
+        found: dict[str, Any] = {}
+        for operation in chosen:
+            counts: dict[str, int] = {}
+            for contender in contenders:
+                for _ in range(12):  # more often than the pool has connections
+                    await operation.of(contender)(keys)
+                await asyncio.sleep(0.05)
+                trips.reset()
+                await operation.of(contender)(keys)
+                await asyncio.sleep(0.05)
+                counts[contender.name] = trips.count
+            table.add_row(operation.title, *[str(count) for count in counts.values()])
+            found[operation.title] = counts
+        console.print(table)
+        for contender in contenders:
+            await contender.close()
+        await engine.dispose()
+        return found
 
 
 async def main() -> None:
@@ -140,7 +172,7 @@ async def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     chosen = [each for each in OPERATIONS if not given.operation or each.method in given.operation]
-    console, report = Console(), {}
+    console, report = Console(width=160), {}
     if given.only != "sqlite":
         report["PostgreSQL"] = await on_postgres(chosen, console)
     if given.only != "postgres":

@@ -26,6 +26,9 @@ class Sessions:
     async def all(self, session: Any, query: Any) -> Any:
         return (await session.exec(query)).all()
 
+    async def rows(self, session: Any, query: Any) -> Any:
+        return (await session.exec(query)).all()
+
     async def one(self, keys: Keys) -> Any:
         async with self.make() as session:
             return await session.get(self.task, keys.one)
@@ -64,7 +67,7 @@ class Sessions:
         task, category = self.task, self.category
         query = select(category.name, func.count(task.id)).join(task, task.category_id == category.id)
         async with self.make() as session:
-            return (await session.exec(query.group_by(category.name))).all()
+            return await self.rows(session, query.group_by(category.name))
 
     async def json(self, keys: Keys) -> Any:
         async with self.make() as session:

@@ -3,7 +3,7 @@
 No connection is opened here, and no message made here carries a password.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -95,6 +95,10 @@ class DatabaseSettings(BaseSettings):
         default=None,
         gt=0,
         description="longest a statement may run on the server; unset: the server's own setting",
+    )
+    pooler: Literal["transaction"] | None = Field(
+        default=None,
+        description="PostgreSQL behind a pooler in transaction mode (PgBouncer): no statement is prepared by name",
     )
     busy_timeout: float = Field(default=5, ge=0, description="SQLite: longest wait for another writer")
     echo: bool = Field(default=False, description="log every statement, without its parameters")

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import selectinload
 from sqlmodel import col, select
 
-from catalysis import Database, Session, watch_queries
-from tests.models import Job, Label, Person
+from catalysis import Database, DatabaseSettings, Session, watch_queries
+from tests.models import Job, Label, Person, made
 from tests.proxy import counted
 
 
@@ -250,3 +250,19 @@ async def test_eager_loads_that_do_not_depend_on_each_other_run_at_once(filled: 
         assert len(queries) == 3
         assert all(each.native for each in queries)
         assert filled.pool_figures().lent == 0
+
+
+async def test_behind_a_pooler_nothing_is_prepared_by_name(postgres_url: str):
+    settings = DatabaseSettings(url=postgres_url, pooler="transaction", pool_size=1, max_overflow=0)
+    async with made(settings) as database:
+        async with database.session() as session:
+            session.add(label := Label(name="x"))
+            await session.commit()
+            for _ in range(3):
+                assert await session.scalar(select(func.count(Label.id))) == 1
+                await session.refresh(label)
+        async with database.session() as session:
+            assert (await session.get_one(Label, label.id)).name == "x"
+            assert database.pool_figures().lent == 0
+            named = await session.execute(text("SELECT name FROM pg_prepared_statements WHERE name <> ''"))
+            assert named.all() == []

@@ -27,10 +27,18 @@ Source: PostgreSQL documentation, "Transaction Isolation".
 def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
     """What asyncpg is told when it connects."""
     connect: dict[str, Any] = {"timeout": settings.connect_timeout}
+    if settings.pooler == "transaction":
+        # A statement prepared by name would be on one of the pooler's connections, and its next use on another.
+        connect |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        connect["prepared_statement_name_func"] = _unnamed
     if settings.statement_timeout is not None:
         milliseconds = round(settings.statement_timeout * 1000)
         connect["server_settings"] = {"statement_timeout": str(milliseconds)}
     return connect
+
+
+def _unnamed() -> str:
+    return ""
 
 
 class AsyncpgDriver:
