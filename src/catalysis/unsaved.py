@@ -40,8 +40,10 @@ def describe(instance: object, change: str) -> str:
 def _has_changed(instance: object) -> bool:
     """Whether a flush has something to send for it; unlike `is_modified`, it loads nothing to find out."""
     state: Any = inspect(instance)
-    known = {*state.mapper.column_attrs.keys(), *state.mapper.relationships.keys()}
-    return any(state.attrs[name].history.has_changes() for name in known & state.committed_state.keys())
+    before, now = state.committed_state, state.dict
+    return any(
+        name not in state.mapper.column_attrs or name not in now or bool(now[name] != before[name]) for name in before
+    )
 
 
 class UnsavedWork:
