@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Executable, Result, event, inspect
 from sqlalchemy.exc import NoResultFound
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 from sqlalchemy.orm import Session as SyncSession
@@ -41,6 +41,7 @@ from catalysis.engine.alchemy.statements import remove_option
 from catalysis.engine.coverage import getting_of, reading_of
 from catalysis.engine.plan import Reading
 from catalysis.engine.run import run, run_one
+from catalysis.engine.stream import stream
 from catalysis.errors import UncommittedChanges
 from catalysis.events import NOT_A_READ, CallSite, call_site, fallback_reason
 from catalysis.models import not_loaded
@@ -353,6 +354,42 @@ class Session(AsyncSession):
             if instance is None:
                 raise NoResultFound("No row was found when one was required")
             return instance
+
+        async def stream(
+            self,
+            statement: Any,
+            params: Any = None,
+            *,
+            execution_options: Mapping[str, Any] = EMPTY,
+            bind_arguments: dict[str, Any] | None = None,
+            **internal: Any,
+        ) -> Any:
+            """The rows as they are asked for, through a cursor on the server, in a transaction."""
+            session, options = self.sync_session, execution_options
+            reason = "an internal option of SQLAlchemy's" if any(internal.values()) else None
+            if reason is None:
+                reading = reading_of(session, statement, params, options, bind_arguments, streams=True)
+                if isinstance(reading, str):
+                    reason = reading
+                else:
+                    await self._flush_before(reading)
+                    streamed = await stream(session, reading)
+                    if streamed is not None:
+                        size = reading.options.get("yield_per")
+                        return AsyncResult(streamed.yield_per(size) if size else streamed)
+                    reason = "rows that only SQLAlchemy can load part by part"
+            token = fallback_reason.set(reason)
+            try:
+                async with session.turn:
+                    return await super().stream(
+                        statement,
+                        params,
+                        execution_options=options,
+                        bind_arguments=bind_arguments,
+                        **internal,
+                    )
+            finally:
+                fallback_reason.reset(token)
 
         async def scalars(self, statement: Any, params: Any = None, **options: Any) -> Any:
             """The first of each row."""

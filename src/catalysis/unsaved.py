@@ -40,9 +40,12 @@ def describe(instance: object, change: str) -> str:
 def _has_changed(instance: object) -> bool:
     """Whether a flush has something to send for it; unlike `is_modified`, it loads nothing to find out."""
     state: Any = inspect(instance)
-    before, now = state.committed_state, state.dict
+    columns, now = state.mapper.column_attrs, state.dict
     return any(
-        name not in state.mapper.column_attrs or name not in now or bool(now[name] != before[name]) for name in before
+        name not in columns
+        or name not in now
+        or not columns[name].columns[0].type.compare_values(now[name], before)
+        for name, before in state.committed_state.items()
     )
 
 

@@ -23,8 +23,10 @@ def reading_of(
     params: Any,
     options: Mapping[str, Any],
     bind_arguments: Mapping[str, Any] | None,
+    *,
+    streams: bool = False,
 ) -> Reading | str:
-    """What `run` needs to execute the statement; or the reason why SQLAlchemy has to.
+    """What `run` (or `stream`) needs to execute the statement; or the reason why SQLAlchemy has to.
 
     Raises:
         UnboundExecutionError: the session does not know where to send it.
@@ -37,7 +39,9 @@ def reading_of(
     if (refused := _refused(session, bind)) is not None:
         return refused
     literal = driver_of(bind.dialect).plans_by_limit
-    return plan_reading(session, bind, statement, params, options, bind_arguments, literal_limits=literal)
+    return plan_reading(
+        session, bind, statement, params, options, bind_arguments, literal_limits=literal, streams=streams
+    )
 
 
 def getting_of(session: HookedSession, mapper: Mapper[Any], key: Sequence[Any]) -> Reading | str:

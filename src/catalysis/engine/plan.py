@@ -34,8 +34,10 @@ from catalysis.engine.purity import needs_transaction
 PLANS = 1_000
 """The most plans an engine keeps; those not used for longest go first."""
 
-_PLAIN_OPTIONS = frozenset({"prebuffer_rows", "autoflush", "populate_existing", "_sa_orm_load_options"})
-_OF_A_LOAD = "sa_top_level_orm_context"
+_PLAIN_OPTIONS = frozenset(
+    {"prebuffer_rows", "autoflush", "populate_existing", "_sa_orm_load_options", "sa_top_level_orm_context"}
+)
+_STREAMING = frozenset({"stream_results", "yield_per"})
 
 
 @dataclass(slots=True)
@@ -120,6 +122,7 @@ def plan_reading(
     bind_arguments: Mapping[str, Any] | None,
     *,
     literal_limits: bool = False,
+    streams: bool = False,
 ) -> "Reading | str":
     """The plan of a statement and what this execution brings; or why it is SQLAlchemy's.
 
@@ -131,7 +134,7 @@ def plan_reading(
     engine = bind.engine
     if own := own_execution_options(statement):
         options = {**own, **options}
-    if (refused := _refused(options)) is not None:
+    if (refused := _refused(options, _PLAIN_OPTIONS | _STREAMING if streams else _PLAIN_OPTIONS)) is not None:
         return refused
     if (key := cache_key(statement)) is None:
         return "a statement that SQLAlchemy cannot cache"
@@ -212,9 +215,9 @@ def _bound(plans: dict[Hashable, Plan]) -> None:
             del plans[key]
 
 
-def _refused(options: Mapping[str, Any]) -> str | None:
+def _refused(options: Mapping[str, Any], allowed: frozenset[str]) -> str | None:
     for name in options:
-        if name not in _PLAIN_OPTIONS and name != _OF_A_LOAD:
+        if name not in allowed:
             return f"the execution option {name!r}"
     return None
 

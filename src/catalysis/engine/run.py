@@ -30,7 +30,7 @@ ATTEMPTS = 2
 
 
 @dataclass(slots=True)
-class _Sent:
+class Sent:
     """What goes to the driver, and SQLAlchemy's context of it where SQLAlchemy is to load the rows."""
 
     sql: str
@@ -46,13 +46,13 @@ async def run(session: HookedSession, reading: Reading) -> Result[Any] | None:
     Raises:
         DBAPIError: what the database answered, as SQLAlchemy raises it.
     """
-    sent = _bind(session, reading)
+    sent = bind(session, reading)
     answer = sent and await _fetch(session, reading, sent)
     if sent is None or answer is None:
         return None
     if sent.context is None:
         return loading.result_of(*await _hydrate(session, reading, answer))
-    return await greenlet_spawn(_load, session, reading, sent, answer)
+    return await greenlet_spawn(learn, session, reading, sent, answer)
 
 
 async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None:
@@ -62,7 +62,7 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
         DBAPIError: what the database answered, as SQLAlchemy raises it.
         MultipleResultsFound: the key is not one.
     """
-    sent = _bind(session, reading)
+    sent = bind(session, reading)
     answer = sent and await _fetch(session, reading, sent)
     if sent is None or answer is None:
         return None
@@ -72,21 +72,21 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
     if sent.context is None:
         result = loading.result_of(*await _hydrate(session, reading, answer))
     else:
-        result = await greenlet_spawn(_load, session, reading, sent, answer)
+        result = await greenlet_spawn(learn, session, reading, sent, answer)
     return (result.unique().scalars().one_or_none(),)
 
 
 # --- Binding --------------------------------------------------------------------------------------
 
 
-def _bind(session: HookedSession, reading: Reading) -> _Sent | None:
+def bind(session: HookedSession, reading: Reading) -> Sent | None:
     plan = reading.plan
     generated = plan.hydrator is not None and reading.is_generated and not heard_loading(session)
     simple = plan.variables is not None and not reading.params and not reading.named
     try:
         key, variant = variant_for(plan, reading.given) if simple else (None, None)
         if generated and variant is not None:
-            return _Sent(variant.sql, compiling.bound_values(variant.binds, reading.given))
+            return Sent(variant.sql, compiling.bound_values(variant.binds, reading.given))
         statement = session.with_defaults(reading.statement) if plan.takes_defaults else reading.statement
         options: Any = immutabledict(reading.options).union({"prebuffer_rows": True})
         if plan.plugin is not None:
@@ -101,13 +101,13 @@ def _bind(session: HookedSession, reading: Reading) -> _Sent | None:
         return None
     if simple and variant is None:
         remember_variant(plan, key, compiling.variant_of(plan.compiled, reading.given))
-    return _Sent(context.statement, context.parameters[0], None if generated else context, statement, options)
+    return Sent(context.statement, context.parameters[0], None if generated else context, statement, options)
 
 
 # --- Fetching -------------------------------------------------------------------------------------
 
 
-async def _fetch(session: HookedSession, reading: Reading, sent: _Sent) -> Answer | None:
+async def _fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer | None:
     attempt = 0
     while True:
         attempt += 1
@@ -132,31 +132,36 @@ async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
     return await lease(session, reading.bind, driver, needs_transaction=reading.plan.needs_transaction)
 
 
-async def _ask(reading: Reading, sent: _Sent, lent: Lease) -> Answer:
+async def _ask(reading: Reading, sent: Sent, lent: Lease) -> Answer:
     dialect = reading.engine.dialect
     driver = driver_of(dialect)
-    heard = is_heard()
-    started = perf_counter() if heard else 0.0
+    ended = tell(sent.sql) if is_heard() else None
     try:
         answer = await driver.fetch(
             lent.connection, sent.sql, sent.parameters, dialect=dialect, in_transaction=lent.held is not None
         )
     except Exception as error:
-        if heard:
-            _tell(sent.sql, started, None, type(error).__name__)
+        if ended is not None:
+            ended(None, type(error).__name__)
         await lent.fail(error, sent.sql, sent.parameters)
     except BaseException as cancelled:
         lent.give_up(cancelled, survives=driver.survives_cancellation)
         raise
-    if heard:
-        _tell(sent.sql, started, len(answer.rows), None)
+    if ended is not None:
+        ended(len(answer.rows), None)
     if lent.held is None:
         await lent.give_back()
     return answer
 
 
-def _tell(sql: str, started: float, rows: int | None, error: str | None) -> None:
-    emit(QueryEvent(sql, perf_counter() - started, rows, True, None, error, call_site()))
+def tell(sql: str) -> Callable[[int | None, str | None], None]:
+    """A function that tells of the statement sent now, given the rows or the error that came back."""
+    started = perf_counter()
+
+    def ended(rows: int | None, error: str | None) -> None:
+        emit(QueryEvent(sql, perf_counter() - started, rows, True, None, error, call_site()))
+
+    return ended
 
 
 # --- Instances ------------------------------------------------------------------------------------
@@ -189,7 +194,7 @@ async def _load_after(session: HookedSession, calls: Sequence[Callable[[], None]
             await greenlet_spawn(call)
 
 
-def _load(session: HookedSession, reading: Reading, sent: _Sent, answer: Answer) -> Result[Any]:
+def learn(session: HookedSession, reading: Reading, sent: Sent, answer: Answer) -> Result[Any]:
     """Let SQLAlchemy load the rows, and learn from it how to do without the next time."""
     plan = reading.plan
     cursor = compiling.cursor_result(sent.context, answer.describe(), answer.rows, answer.rowcount)

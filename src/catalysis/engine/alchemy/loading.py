@@ -368,8 +368,11 @@ class Run:
         self.processor(number)  # which registers it
         return self.context.post_load_paths[self.recipe.row.nodes[number].load_path.path]
 
-    def take_post_loads(self) -> list[Callable[[], None]]:
-        """What is to be loaded now, a function for each relationship; each may note more.  Inside greenlets."""
+    def take_post_loads(self, *, again: bool = False) -> list[Callable[[], None]]:
+        """What is to be loaded now, a function for each relationship; each may note more.  Inside greenlets.
+
+        `again`: more rows will come, whose instances are to be noted as well.
+        """
         if self._context is None or self.outer is not None:
             return []
         waiting = list(self._context.post_load_paths.items())
@@ -377,6 +380,9 @@ class Run:
         calls: list[Callable[[], None]] = []
         for path, post_load in waiting:
             calls += _split(self._context, path, post_load)
+            if again:
+                post_load.states.clear()
+                self._context.post_load_paths[path] = post_load
         return calls
 
 
@@ -408,6 +414,31 @@ def result_of(run: Run, rows: list[Any]) -> Result[Any]:
         context=cast("Any", _Summary(recipe.requires_uniquing)),
     )
     return result.unique() if recipe.requires_uniquing else result
+
+
+class _Source:
+    """What SQLAlchemy closes when a result is closed."""
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
+
+    def _soft_close(self, hard: bool = False, **_: Any) -> None:
+        self._close()
+
+
+def streamed_result(
+    run: Run, chunks: Callable[[int | None], Iterator[list[Any]]], close: Callable[[], None]
+) -> Any:
+    """The rows as they come, as SQLAlchemy's own kind of result."""
+    make: Any = ChunkedIteratorResult
+    return make(
+        run.recipe.result_metadata or _result_metadata(run),
+        chunks,
+        source_supports_scalars=run.recipe.row.is_scalar,
+        raw=_Source(close),
+        dynamic_yield_per=True,
+        context=_Summary(False),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,35 @@ class AsyncpgDriver:
         async with driver_connection(connection).transaction():
             return await _fetch(connection, sql, parameters, dialect)
 
+    async def open(
+        self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any
+    ) -> "AsyncpgCursor":
+        """See `Driver`."""
+        async with turn_on(connection):
+            if not is_begun(connection):
+                await begin(connection)
+            statement, columns = await prepared(connection, sql, dialect)
+            return AsyncpgCursor(connection, await statement.cursor(*parameters), columns)
+
     def was_stale(self, error: Exception) -> bool:
         """See `Driver`."""
         return isinstance(error, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError)
+
+
+class AsyncpgCursor:
+    """A portal; it ends with its transaction."""
+
+    def __init__(self, connection: Any, portal: Any, columns: Sequence[Any]) -> None:
+        self._connection, self._portal = connection, portal
+        self.describe = lambda: description(columns)
+
+    async def fetch(self, most: int) -> Sequence[Any]:
+        """See `Cursor`."""
+        async with turn_on(self._connection):
+            return await self._portal.fetch(most)
+
+    async def close(self) -> None:
+        """See `Cursor`: there is no message for it that asyncpg would send."""
 
 
 async def _fetch(connection: Any, sql: str, parameters: Sequence[Any], dialect: Any) -> Answer:

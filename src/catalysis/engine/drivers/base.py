@@ -18,6 +18,20 @@ class Answer:
     rowcount: int
 
 
+class Cursor(Protocol):
+    """An open cursor on the server, inside a transaction."""
+
+    describe: Callable[[], Any]
+
+    async def fetch(self, most: int) -> Sequence[Any]:
+        """The next rows, at most that many; none when there are no more."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it; also when the rows were not read to the end."""
+        ...
+
+
 class Driver(Protocol):
     """One module a database driver; see `drivers/__init__.py`."""
 
@@ -42,6 +56,14 @@ class Driver(Protocol):
 
         Raises:
             Exception: whatever the driver raises, untranslated.
+        """
+        ...
+
+    async def open(self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any) -> Cursor:
+        """Run one SELECT and leave its rows on the server, to be fetched in parts; in a transaction only.
+
+        Raises:
+            Exception: whatever the driver raises, untranslated; so do the cursor's methods.
         """
         ...
 

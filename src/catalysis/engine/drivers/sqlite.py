@@ -108,9 +108,31 @@ class SqliteDriver:
                 return await _fetch(driver_connection(connection), sql, parameters)
         return await _fetch(driver_connection(connection), sql, parameters)
 
+    async def open(
+        self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any
+    ) -> "SqliteCursor":
+        """See `Driver`."""
+        return SqliteCursor(await driver_connection(connection).execute(sql, parameters))
+
     def was_stale(self, error: Exception) -> bool:
         """See `Driver`: SQLite prepares anew by itself."""
         return False
+
+
+class SqliteCursor:
+    """A cursor of SQLite's, which reads on as rows are asked for."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self.describe = lambda: cursor.description
+
+    async def fetch(self, most: int) -> Sequence[Any]:
+        """See `Cursor`."""
+        return await self._cursor.fetchmany(most)
+
+    async def close(self) -> None:
+        """See `Cursor`."""
+        await self._cursor.close()
 
 
 async def _fetch(connection: Any, sql: str, parameters: Sequence[Any]) -> Answer:

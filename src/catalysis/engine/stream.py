@@ -1,0 +1,96 @@
+"""A result that is fetched in parts through a cursor on the server, and so never in memory as a whole.
+
+The cursor is on the transaction's connection.  The parts are fetched from inside a greenlet, which is where
+SQLAlchemy's `AsyncResult` asks for them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Result
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn
+
+from catalysis.engine.alchemy.loading import Run, streamed_result
+from catalysis.engine.alchemy.sessions import HookedSession, can_wait, heard_loading
+from catalysis.engine.drivers import Answer, Cursor, driver_of
+from catalysis.engine.lease import Lease, lease
+from catalysis.engine.plan import Reading
+from catalysis.engine.run import Sent, bind, learn, tell
+from catalysis.events import is_heard
+
+AT_ONCE = 1_000
+"""Rows fetched at a time where the statement does not say (`yield_per`)."""
+
+
+async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None:
+    """Open a cursor for a reading statement; None if SQLAlchemy has to do it.
+
+    Raises:
+        DBAPIError: what the database answered, as SQLAlchemy raises it.
+    """
+    sent = bind(session, reading)
+    driver = driver_of(reading.engine.dialect)
+    lent = sent and await lease(session, reading.bind, driver, needs_transaction=True)
+    if sent is None or lent is None:
+        return None
+    tell_of = tell(sent.sql) if is_heard() else None
+    try:
+        cursor = await driver.open(lent.connection, sent.sql, sent.parameters, dialect=reading.engine.dialect)
+    except Exception as error:
+        if tell_of is not None:
+            tell_of(None, type(error).__name__)
+        await lent.fail(error, sent.sql, sent.parameters)
+    plan = reading.plan
+    if sent.context is not None and plan.hydrator is None:  # no rows are needed to learn how to load them
+        await greenlet_spawn(learn, session, reading, sent, Answer(cursor.describe, [], 0))
+    if plan.hydrator is None or plan.recipe is None or not _is_streamable(session, reading):
+        await cursor.close()
+        return None
+    if tell_of is not None:
+        tell_of(None, None)
+    load = Run(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
+    parts = _Parts(load, plan.hydrator, cursor, lent, sent)
+    return streamed_result(load, parts.chunks, parts.close)
+
+
+def _is_streamable(session: HookedSession, reading: Reading) -> bool:
+    recipe = reading.plan.recipe
+    unique = (
+        recipe is None or recipe.requires_uniquing
+    )  # joined collections, which SQLAlchemy refuses to part
+    return reading.is_generated and not unique and not heard_loading(session)
+
+
+class _Parts:
+    """Fetches and hydrates part after part."""
+
+    def __init__(self, load: Run, hydrate: Any, cursor: Cursor, lent: Lease, sent: Sent) -> None:
+        self.load, self.hydrate, self.cursor = load, hydrate, cursor
+        self.lent, self.sent = lent, sent
+        self.is_open = True
+
+    def chunks(self, size: int | None) -> Iterator[list[Any]]:
+        """Lists of what the rows hold; may be asked again for another size, and goes on where it was."""
+        while self.is_open:
+            fetched = await_only(self._fetch(size or AT_ONCE))
+            if not fetched:
+                self.close()
+                return
+            made = self.hydrate(fetched, self.load)
+            while calls := self.load.take_post_loads(again=True):
+                for call in calls:
+                    call()
+            yield made
+
+    async def _fetch(self, most: int) -> Any:
+        try:
+            return await self.cursor.fetch(most)
+        except Exception as error:
+            self.is_open = False
+            await self.lent.fail(error, self.sent.sql, self.sent.parameters)
+
+    def close(self) -> None:
+        """Let go of the cursor, once."""
+        if self.is_open and can_wait():
+            self.is_open = False
+            await_only(self.cursor.close())
