@@ -91,7 +91,8 @@ async def test_a_million_rows_stay_under_a_hundred_megabytes(postgres_url: str):
     async with database.session() as session:
         await session.execute(
             text(
-                "INSERT INTO label (id, name) SELECT gen_random_uuid(), 'label ' || x FROM generate_series(1, 1000000) x"
+                "INSERT INTO label (id, name) "
+                "SELECT gen_random_uuid(), 'label ' || x FROM generate_series(1, 1000000) x"
             )
         )
         await session.commit()

@@ -12,14 +12,19 @@ from sqlalchemy import Uuid
 from sqlmodel.sql.sqltypes import UTCDateTime
 
 Processor = Callable[[Any], Any]
+FULL = len("2000-01-01 00:00:00.000000")
+"""SQLAlchemy writes every time with microseconds."""
 KEPT = 4_096
-"""The most UUIDs a column remembers: foreign keys come again and again."""
+"""The most UUIDs remembered, in all: foreign keys come again and again."""
 
 
-def conversion(kind: Any, processor: Processor | None, *, is_text: bool) -> tuple[str, Any] | None:
+def conversion(
+    kind: Any, processor: Processor | None, *, is_text: bool, is_key: bool
+) -> tuple[str, Any] | None:
     """An expression of the value `{0}` and of an object `{1}`, and that object; None for the value as it is.
 
-    `is_text`: whether the driver gives text where the type has a type of its own.
+    `is_text`: whether the driver gives text where the type has a type of its own; `is_key`: whether the values
+    are those of a primary key, which do not come again.
     """
     if processor is None:
         return None
@@ -28,7 +33,7 @@ def conversion(kind: Any, processor: Processor | None, *, is_text: bool) -> tupl
             return "{1}({0})", _utc_from_text(processor)
         return "({0} if {0} is None or {0}.tzinfo is UTC else {1}({0}))", processor
     if type(kind) is Uuid and kind.as_uuid and is_text:
-        return "{1}[{0}]", _Uuids(processor)
+        return ("{1}({0})", _uuid) if is_key else ("{1}[{0}]", _uuids)
     return "{1}({0})", processor
 
 
@@ -39,40 +44,43 @@ def _utc_from_text(processor: Processor) -> Processor:
     def from_text(text: str | None) -> Any:
         if text is None:
             return None
+        if len(text) != FULL:
+            return processor(text)
         try:
             return parse(text + "+00:00")
-        except ValueError:
+        except ValueError:  # it had an offset
             return processor(text)
 
     return from_text
 
 
-class _Uuids(dict[str | None, Any]):
+def _uuid(text: str | None) -> UUID | None:
+    """SQLite's text of a UUID: 32 digits; any other text is `UUID`'s to read or to refuse."""
+    if text is None:
+        return None
+    if len(text) != 32:
+        return UUID(text)
+    try:
+        number = int(text, 16)
+    except ValueError:
+        return UUID(text)
+    made = _new(UUID)
+    _set_int(made, number)
+    _set_safety(made, _unknown)
+    return made
+
+
+class _Uuids(dict[str | None, UUID | None]):
     """Text → UUID, made once for each while there is room."""
 
-    def __init__(self, processor: Processor) -> None:
-        super().__init__()
-        self._processor = processor
-
-    def __missing__(self, text: str | None) -> Any:
+    def __missing__(self, text: str | None) -> UUID | None:
         if len(self) >= KEPT:
             self.clear()
-        self[text] = made = self._make(text)
-        return made
-
-    def _make(self, text: str | None) -> Any:
-        if text is None or len(text) != 32:
-            return self._processor(text)
-        try:
-            number = int(text, 16)
-        except ValueError:
-            return self._processor(text)
-        made = _new(UUID)
-        _set_int(made, number)
-        _set_safety(made, _unknown)
+        self[text] = made = _uuid(text)
         return made
 
 
+_uuids = _Uuids()
 _new: Callable[[type[UUID]], UUID] = object.__new__
 _members: Any = UUID.__dict__  # its __setattr__ refuses, and its __init__ takes four times as long
 _set_int, _set_safety = _members["int"].__set__, _members["is_safe"].__set__

@@ -50,9 +50,9 @@ async def run(session: HookedSession, reading: Reading) -> Result[Any] | None:
     answer = sent and await _fetch(session, reading, sent)
     if sent is None or answer is None:
         return None
-    if sent.context is None:
+    if await is_generated(session, reading, sent, answer.describe):
         return loading.result_of(*await _hydrate(session, reading, answer))
-    return await greenlet_spawn(learn, session, reading, sent, answer)
+    return await greenlet_spawn(_load, session, reading, sent, answer)
 
 
 async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None:
@@ -66,13 +66,10 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
     answer = sent and await _fetch(session, reading, sent)
     if sent is None or answer is None:
         return None
-    if sent.context is None and len(answer.rows) < 2:
+    if len(answer.rows) < 2 and await is_generated(session, reading, sent, answer.describe):
         _, rows = await _hydrate(session, reading, answer)
         return (rows[0] if rows else None,)
-    if sent.context is None:
-        result = loading.result_of(*await _hydrate(session, reading, answer))
-    else:
-        result = await greenlet_spawn(learn, session, reading, sent, answer)
+    result = await greenlet_spawn(_load, session, reading, sent, answer)
     return (result.unique().scalars().one_or_none(),)
 
 
@@ -94,14 +91,15 @@ def bind(session: HookedSession, reading: Reading) -> Sent | None:
             options = loading.load_options(
                 plan.plugin, session, statement, reading.params, options, arguments
             )
-        context = compiling.execution_context(
-            plan.compiled, plan.detached, statement, reading.given, reading.named, reading.params, options
-        )
+        sent = Sent("", (), None, statement, options)
+        context = _context(reading, sent)
     except Exception:  # SQLAlchemy will meet it too, and raise it as its own
         return None
     if simple and variant is None:
         remember_variant(plan, key, compiling.variant_of(plan.compiled, reading.given))
-    return Sent(context.statement, context.parameters[0], None if generated else context, statement, options)
+    sent.sql, sent.parameters = context.statement, context.parameters[0]
+    sent.context = None if generated else context
+    return sent
 
 
 # --- Fetching -------------------------------------------------------------------------------------
@@ -194,22 +192,60 @@ async def _load_after(session: HookedSession, calls: Sequence[Callable[[], None]
             await greenlet_spawn(call)
 
 
-def learn(session: HookedSession, reading: Reading, sent: Sent, answer: Answer) -> Result[Any]:
-    """Let SQLAlchemy load the rows, and learn from it how to do without the next time."""
+async def is_generated(
+    session: HookedSession, reading: Reading, sent: Sent, describe: Callable[[], Any]
+) -> bool:
+    """Whether the generated hydrator is to be used; the first time, whether there can be one."""
+    plan = reading.plan
+    if plan.hydrator is None and plan.not_generated is None and reading.is_generated:
+        await greenlet_spawn(_learn, session, reading, sent, describe)
+    return sent.context is None or (
+        plan.hydrator is not None and reading.is_generated and not heard_loading(session)
+    )
+
+
+def _learn(session: HookedSession, reading: Reading, sent: Sent, describe: Callable[[], Any]) -> None:
+    """Learn from SQLAlchemy how it would load the rows: it is shown their columns, and no row."""
+    plan = reading.plan
+    if plan.plugin is None:
+        plan.not_generated = "no mapped class is selected"
+        return
+    try:
+        empty = Sent(sent.sql, sent.parameters, _context(reading, sent), sent.statement, sent.options)
+        plan.recipe = loading.recipe_of(_load(session, reading, empty, Answer(describe, [], 0)))
+        texts = driver_of(reading.engine.dialect).gives_text
+        keys = {column for node in plan.recipe.row.nodes for column in node.key}
+        converted = [
+            conversion(*each, is_text=texts, is_key=number in keys)
+            for number, each in enumerate(plan.recipe.processors)
+        ]
+        plan.hydrator = hydrate_with(plan.recipe.row, converted)
+    except loading.NotGenerated as why:
+        plan.not_generated = str(why)
+
+
+def _context(reading: Reading, sent: Sent) -> Any:
+    plan = reading.plan
+    return compiling.execution_context(
+        plan.compiled,
+        plan.detached,
+        sent.statement,
+        reading.given,
+        reading.named,
+        reading.params,
+        sent.options or {},
+    )
+
+
+def _load(session: HookedSession, reading: Reading, sent: Sent, answer: Answer) -> Result[Any]:
+    """Let SQLAlchemy itself load the rows; inside a greenlet."""
     plan = reading.plan
     cursor = compiling.cursor_result(sent.context, answer.describe(), answer.rows, answer.rowcount)
     if plan.plugin is None:
         return cursor
     arguments = dict(reading.bind_arguments)
-    result = loading.loaded(
-        plan.plugin, session, sent.statement, reading.params, sent.options or {}, arguments, cursor
+    return once_each(
+        loading.loaded(
+            plan.plugin, session, sent.statement, reading.params, sent.options or {}, arguments, cursor
+        )
     )
-    if plan.hydrator is None and plan.not_generated is None and reading.is_generated:
-        try:
-            plan.recipe = loading.recipe_of(result)
-            texts = driver_of(reading.engine.dialect).gives_text
-            converted = [conversion(*each, is_text=texts) for each in plan.recipe.processors]
-            plan.hydrator = hydrate_with(plan.recipe.row, converted)
-        except loading.NotGenerated as why:
-            plan.not_generated = str(why)
-    return once_each(result)

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Result
-from sqlalchemy.util.concurrency import await_only, greenlet_spawn
+from sqlalchemy.util.concurrency import await_only
 
 from catalysis.engine.alchemy.loading import Run, streamed_result
-from catalysis.engine.alchemy.sessions import HookedSession, can_wait, heard_loading
-from catalysis.engine.drivers import Answer, Cursor, driver_of
+from catalysis.engine.alchemy.sessions import HookedSession, can_wait
+from catalysis.engine.drivers import Cursor, driver_of
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
-from catalysis.engine.run import Sent, bind, learn, tell
+from catalysis.engine.run import Sent, bind, is_generated, tell
 from catalysis.events import is_heard
 
 AT_ONCE = 1_000
@@ -41,9 +41,9 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
             tell_of(None, type(error).__name__)
         await lent.fail(error, sent.sql, sent.parameters)
     plan = reading.plan
-    if sent.context is not None and plan.hydrator is None:  # no rows are needed to learn how to load them
-        await greenlet_spawn(learn, session, reading, sent, Answer(cursor.describe, [], 0))
-    if plan.hydrator is None or plan.recipe is None or not _is_streamable(session, reading):
+    usable = await is_generated(session, reading, sent, cursor.describe)
+    # Joined collections cannot be parted, and SQLAlchemy says so.
+    if not usable or plan.hydrator is None or plan.recipe is None or plan.recipe.requires_uniquing:
         await cursor.close()
         return None
     if tell_of is not None:
@@ -51,14 +51,6 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
     load = Run(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
     parts = _Parts(load, plan.hydrator, cursor, lent, sent)
     return streamed_result(load, parts.chunks, parts.close)
-
-
-def _is_streamable(session: HookedSession, reading: Reading) -> bool:
-    recipe = reading.plan.recipe
-    unique = (
-        recipe is None or recipe.requires_uniquing
-    )  # joined collections, which SQLAlchemy refuses to part
-    return reading.is_generated and not unique and not heard_loading(session)
 
 
 class _Parts:
