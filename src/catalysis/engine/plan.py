@@ -27,7 +27,8 @@ from catalysis.engine.alchemy.compiling import (
     variant_key,
     with_literal_limit,
 )
-from catalysis.engine.alchemy.loading import Recipe, autoflushes, plugin_of
+from catalysis.engine.alchemy.loading import autoflushes, plugin_of
+from catalysis.engine.alchemy.recipes import Recipe
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.purity import needs_transaction
 

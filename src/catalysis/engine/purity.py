@@ -33,12 +33,12 @@ _BEFORE_PARENTHESIS = _words(
     all and any array as between bigint by case char character check cross decimal distinct else end escape
     except exists filter float from full group having ilike in inner intersect interval is join lateral like
     limit materialized not numeric offset on or order outer over partition recursive returning row rows select
-    similar some symmetric then timestamp union using values varchar when where with within
+    similar some symmetric then timestamp union using values varchar varying when where with within
     """
 )
 """Words that may stand before a parenthesis without being a function."""
 _TEXT = re.compile(r"'(?:[^']|'')*'")
-_CALL = re.compile(r'("[^"]*"|[A-Za-z_][\w$]*)\(')
+_CALL = re.compile(r'("[^"]*"|[A-Za-z_][\w$]*)\s*\(')
 _TELLS = re.compile(
     r"\b(?:FOR\s+(?:NO\s+KEY\s+)?UPDATE|FOR\s+(?:KEY\s+)?SHARE|INSERT|UPDATE|DELETE|MERGE|CURRENT_\w+|LOCALTIME\w*|"
     r"SESSION_USER|TABLESAMPLE)\b"

@@ -16,6 +16,7 @@ from sqlalchemy.util import immutabledict
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy import compiling, loading
+from catalysis.engine.alchemy.recipes import NotGenerated, recipe_of
 from catalysis.engine.alchemy.sessions import HookedSession, heard_loading, holds_nothing, once_each
 from catalysis.engine.collector import MANY, paused
 from catalysis.engine.conversions import conversion
@@ -212,7 +213,7 @@ def _learn(session: HookedSession, reading: Reading, sent: Sent, describe: Calla
         return
     try:
         empty = Sent(sent.sql, sent.parameters, _context(reading, sent), sent.statement, sent.options)
-        plan.recipe = loading.recipe_of(_load(session, reading, empty, Answer(describe, [], 0)))
+        plan.recipe = recipe_of(_load(session, reading, empty, Answer(describe, [], 0)))
         texts = driver_of(reading.engine.dialect).gives_text
         keys = {column for node in plan.recipe.row.nodes for column in node.key}
         converted = [
@@ -220,7 +221,7 @@ def _learn(session: HookedSession, reading: Reading, sent: Sent, describe: Calla
             for number, each in enumerate(plan.recipe.processors)
         ]
         plan.hydrator = hydrate_with(plan.recipe.row, converted)
-    except loading.NotGenerated as why:
+    except NotGenerated as why:
         plan.not_generated = str(why)
 
 

@@ -76,8 +76,10 @@ def with_literal_limit(statement: Any) -> Any:
 class Bind:
     """Where one positional parameter comes from."""
 
-    position: int
-    """Its place among the statement's bound parameters."""
+    position: int | None
+    """Its place among the statement's bound parameters; None for a value that the compiler put there."""
+    constant: Any
+    """That value."""
     called: bool
     """Whether the parameter is a function to be called for its value."""
     element: int | None
@@ -149,9 +151,13 @@ def variant_of(compiled: Any, given: Sequence[Any]) -> Variant | None:
     for name in names:
         bound, element = by_name.get(name, (None, None))
         processor = processors.get(name)
-        if bound is None or bound not in positions or bound.required or isinstance(processor, tuple):
+        if bound is None or bound.required or isinstance(processor, tuple):
             return None
-        binds.append(Bind(positions[bound], bound.callable is not None, element, cast("Any", processor)))
+        position, is_called = positions.get(bound), bound.callable is not None
+        if position is None and (is_called or element is not None):
+            return None
+        constant = bound.value if position is None else None
+        binds.append(Bind(position, constant, is_called, element, cast("Any", processor)))
     return Variant(sql, tuple(binds))
 
 
@@ -159,8 +165,11 @@ def bound_values(binds: Sequence[Bind], given: Sequence[Any]) -> list[Any]:
     """The driver's parameters, from the statement's own bound parameters."""
     values: list[Any] = []
     for bind in binds:
-        parameter = given[bind.position]
-        value = parameter.effective_value if bind.called else parameter.value
+        if bind.position is None:
+            value = bind.constant
+        else:
+            parameter = given[bind.position]
+            value = parameter.effective_value if bind.called else parameter.value
         if bind.element is not None:
             value = value[bind.element]
         values.append(value if bind.processor is None else bind.processor(value))

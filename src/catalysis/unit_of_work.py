@@ -1,0 +1,225 @@
+"""`UnitOfWork`: the synchronous session inside a `Session`, where SQLAlchemy does what is not native.
+
+Soft delete, the account of unsaved work, and the error for what was touched and not loaded step in here.
+"""
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Executable, Result, event, inspect
+from sqlalchemy.orm import ORMExecuteState, SessionTransaction
+from sqlalchemy.orm import Session as SyncSession
+from sqlalchemy.orm.interfaces import ORMOption
+from sqlalchemy.util import await_only
+
+from catalysis.engine.alchemy.sessions import (
+    HookedSession,
+    Turn,
+    autoflush,
+    awaited_attribute,
+    can_wait,
+)
+from catalysis.engine.alchemy.statements import remove_option
+from catalysis.engine.coverage import reading_of
+from catalysis.engine.run import run
+from catalysis.events import NOT_A_READ, CallSite, call_site, fallback_reason
+from catalysis.models import not_loaded
+from catalysis.soft_delete import (
+    MARK,
+    ONLY_UNMARKED,
+    MeetDeleted,
+    SoftDelete,
+    leave_out_marked,
+    mark_of,
+    marking_statement,
+    may_be_marked,
+    without_marked,
+)
+from catalysis.unsaved import UnsavedWork
+
+Entity = TypeVar("Entity")
+
+
+class UnitOfWork(HookedSession):
+    """The synchronous session inside a `Session`; what `run_sync` hands to its function."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.unsaved = UnsavedWork()
+        self.opened_at: CallSite | None = call_site()
+        """The user's line that opened the session."""
+        self.sent_is_kept = self._joins_a_transaction()
+        """Whether what was sent stays when the session is left: for somebody else to commit."""
+        self._writing: list[str] = []
+        self._sees_deleted = False
+        self.turn = Turn()
+
+    def _joins_a_transaction(self) -> bool:
+        if not isinstance(self.bind, Connection) or not self.bind.in_transaction():
+            return False
+        mode = self.join_transaction_mode
+        return mode == "rollback_only" or (
+            mode == "conditional_savepoint" and not self.bind.in_nested_transaction()
+        )
+
+    own_statement_hooks = 1
+
+    def plan_flags(self) -> object:
+        """Whether marked rows are seen decides what `with_defaults` adds."""
+        return self._sees_deleted
+
+    def with_defaults(self, statement: Any) -> Any:
+        """The statement without marked rows, unless it asks for them."""
+        return without_marked(statement, sees_deleted=self._sees_deleted)
+
+    def execute_natively(
+        self,
+        statement: Executable,
+        params: Any,
+        execution_options: Mapping[str, Any],
+        bind_arguments: Mapping[str, Any] | None,
+    ) -> Result[*tuple[Any, ...]] | None:
+        """From inside a greenlet: a lazy load, an eager one, or `run_sync`."""
+        if fallback_reason.get() != NOT_A_READ:
+            return None
+        reading = reading_of(self, statement, params, execution_options, bind_arguments)
+        if isinstance(reading, str):
+            return None
+        if reading.wants_autoflush:
+            autoflush(self)
+        return await_only(run(self, reading))
+
+    def visible(self, instance: object) -> bool:
+        """A deleted row is not found by its key; where the mark is not loaded, the database is asked."""
+        return not may_be_marked(instance)
+
+    def about_to_execute(self) -> int:
+        """Statements may lead to others, so what is being written is a stack."""
+        return len(self._writing)
+
+    def has_executed(self, before: int, *, rows: int | None, failed: bool) -> None:
+        """Note what has been written."""
+        written, self._writing[before:] = self._writing[before:], []
+        if not failed and rows != 0:
+            for description in written:
+                self.unsaved.note(description)
+
+    def before_statement(self, executing: ORMExecuteState) -> Any:
+        """See to soft delete, and say so if nothing can wait for the statement."""
+        waits = executing.is_select and executing.is_orm_statement and not can_wait()
+        if waits and (touched := awaited_attribute(executing)):
+            # SQLAlchemy would go on and fail inside the driver with a bare MissingGreenlet.
+            raise not_loaded(*touched, "it was touched")
+        if (marking := marking_statement(executing)) is not None:
+            own = {
+                key: each for key, each in executing.bind_arguments.items() if key not in ("mapper", "clause")
+            }
+            options = executing.local_execution_options
+            return SyncSession.execute(self, marking, execution_options=options, bind_arguments=own)
+        if self._sees_deleted:
+            remove_option(executing, ONLY_UNMARKED)
+        else:
+            leave_out_marked(executing)
+        if (description := self.unsaved.written_by(executing)) is not None:
+            self._writing.append(description)
+        return None
+
+    def delete(self, instance: object) -> None:
+        """Delete at the next flush; `SoftDelete` instances are marked, and those the delete cascades to."""
+        if not isinstance(instance, SoftDelete) or not (state := inspect(instance)).has_identity:
+            return super().delete(instance)  # which says so if it is not persistent
+        self.add(instance)
+        reached = [each for each, *_ in state.mapper.cascade_iterator("delete", state)]
+        for each in [instance, *reached]:
+            if isinstance(each, SoftDelete) and getattr(each, MARK) is None:
+                setattr(each, MARK, mark_of(type(each)))
+
+    def delete_all(self, instances: Iterable[object]) -> None:
+        """`delete` for each."""
+        for instance in instances:
+            self.delete(instance)
+
+    def hard_delete(self, instance: object) -> None:
+        """Delete the row itself at the next flush, with all that its cascades reach, marked or not."""
+        state: Any = inspect(instance)
+        # What was loaded without marked rows would leave those behind, to break a foreign key.
+        filtered = [
+            relation.key
+            for relation in state.mapper.relationships
+            if relation.uselist and not state.attrs[relation.key].history.has_changes()
+        ]
+        if filtered and instance in self:
+            self.expire(instance, filtered)
+        with self._seeing_deleted():
+            super().delete(instance)
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        """As the parent; what it loads to keep rows in order includes the marked ones."""
+        with self._seeing_deleted():
+            super().flush(objects)
+
+    @contextmanager
+    def _seeing_deleted(self) -> Generator[None]:
+        before, self._sees_deleted = self._sees_deleted, True
+        try:
+            yield
+        finally:
+            self._sees_deleted = before
+
+    def merge(
+        self, instance: Entity, *, load: bool = True, options: Sequence[ORMOption] | None = None
+    ) -> Entity:
+        """As the parent; a deleted row is met under its key, instead of being inserted once more."""
+        return super().merge(instance, load=load, options=[*(options or ()), MeetDeleted()])
+
+    def merge_all(
+        self, instances: Iterable[Entity], *, load: bool = True, options: Sequence[ORMOption] | None = None
+    ) -> Sequence[Entity]:
+        """`merge` for each."""
+        return super().merge_all(instances, load=load, options=[*(options or ()), MeetDeleted()])
+
+
+@event.listens_for(UnitOfWork, "do_orm_execute")
+def _before_statement(executing: ORMExecuteState) -> Any:
+    session: Any = executing.session
+    return session.before_statement(executing)
+
+
+@event.listens_for(UnitOfWork, "after_flush")
+def _after_flush(session: UnitOfWork, context: Any) -> None:
+    session.unsaved.flushed(session)
+
+
+@event.listens_for(UnitOfWork, "after_transaction_create")
+def _after_begin(session: UnitOfWork, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.unsaved.savepoint_begun(transaction)
+
+
+@event.listens_for(UnitOfWork, "after_soft_rollback")
+def _after_rollback(session: UnitOfWork, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.unsaved.savepoint_rolled_back(transaction)
+
+
+@event.listens_for(UnitOfWork, "after_transaction_end")
+def _after_end(session: UnitOfWork, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.unsaved.transaction_ended()
+
+
+def with_unit_of_work(given: type[SyncSession]) -> type[UnitOfWork]:
+    """The session class given, outermost, over ours."""
+    if issubclass(given, UnitOfWork):
+        return given
+    if issubclass(UnitOfWork, given):
+        return UnitOfWork
+    if given not in _mixed:
+        bases: tuple[Any, ...] = (given, UnitOfWork)
+        _mixed[given] = cast("type[UnitOfWork]", type(given.__name__, bases, {}))
+    return _mixed[given]
+
+
+_mixed: WeakKeyDictionary[type[SyncSession], type[UnitOfWork]] = WeakKeyDictionary()
