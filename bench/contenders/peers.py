@@ -113,10 +113,7 @@ class TortoiseORM:
         await Tortoise.close_connections()
 
 
-DB = PostgresEngine(config={})
-
-
-class PiccoloUser(Table, tablename="bench_user", db=DB):
+class PiccoloUser(Table, tablename="bench_user"):
     id = UUID(primary_key=True)
     created_at = Timestamptz()
     updated_at = Timestamptz()
@@ -124,7 +121,7 @@ class PiccoloUser(Table, tablename="bench_user", db=DB):
     name = Text()
 
 
-class PiccoloCategory(Table, tablename="bench_category", db=DB):
+class PiccoloCategory(Table, tablename="bench_category"):
     id = UUID(primary_key=True)
     created_at = Timestamptz()
     updated_at = Timestamptz()
@@ -132,7 +129,7 @@ class PiccoloCategory(Table, tablename="bench_category", db=DB):
     name = Text()
 
 
-class PiccoloTask(Table, tablename="bench_task", db=DB):
+class PiccoloTask(Table, tablename="bench_task"):
     id = UUID(primary_key=True)
     created_at = Timestamptz()
     updated_at = Timestamptz()
@@ -152,14 +149,20 @@ class Piccolo:
     @classmethod
     async def open(cls, url: str) -> "Piccolo":
         parts = urlsplit(url)
-        DB.config = {
+        config = {
             "host": parts.hostname,
             "port": parts.port,
             "user": parts.username,
             "database": parts.path[1:],
         }
-        await DB.start_connection_pool(min_size=10, max_size=10)
-        return cls()
+        engine = PostgresEngine(config=config)  # which asks the server for its version, so it is made here
+        for table in (PiccoloUser, PiccoloCategory, PiccoloTask):
+            table._meta.db = engine
+        await engine.start_connection_pool(min_size=10, max_size=10)
+        return cls(engine)
+
+    def __init__(self, engine: PostgresEngine) -> None:
+        self.engine = engine
 
     async def one(self, keys: Keys) -> Any:
         return await PiccoloTask.objects().get(PiccoloTask.id == keys.one)
@@ -202,4 +205,4 @@ class Piccolo:
         return await asyncio.gather(*[PiccoloTask.objects().get(PiccoloTask.id == key) for key in keys.many])
 
     async def close(self) -> None:
-        await DB.close_connection_pool()
+        await self.engine.close_connection_pool()

@@ -5,12 +5,10 @@ SQLAlchemy would use.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came back: the rows, how many the driver counted (-1: none), and the columns as DB-API describes them."""
 
     describe: Callable[[], Any]
