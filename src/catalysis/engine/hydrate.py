@@ -2,7 +2,7 @@
 
 It does what SQLAlchemy does for an instance that the session does not know yet, and for one
 that the same rows have brought before.  An instance that was in the session already goes to SQLAlchemy itself, row
-by row (`Run.instance`): its unflushed changes, expired attributes and options are too many cases to write twice.
+by row (`Load.instance`): its unflushed changes, expired attributes and options are too many cases to write twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from weakref import ref
 
 from sqlalchemy.util import warn
 
-from catalysis.engine.alchemy.loading import Run, init_collection
+from catalysis.engine.alchemy.loading import Load, init_collection
 from catalysis.engine.alchemy.states import IDENTITY_MAP, NAMES, instance_lines, state_lines
 from catalysis.engine.conversions import NAMES as CONVERTING
 from catalysis.engine.shape import Child, Node, Row
 
-Hydrator = Callable[[Sequence[Any], Run], list[Any]]
+Hydrator = Callable[[Sequence[Any], Load], list[Any]]
 Conversion = tuple[str, Any]
 
 
@@ -41,14 +41,14 @@ _append: Callable[[Any, Any], None] = list[Any].append
 """Without SQLAlchemy's events, as it is for what is loaded."""
 
 
-def _new_collection(child: Child, state: Any, dict_: Any, run: Run) -> UniqueList:
+def _new_collection(child: Child, state: Any, dict_: Any, load: Load) -> UniqueList:
     adapter = init_collection(state, dict_, child.attribute)
     if child.is_plain_list:
         filled = dict_[child.attribute]
         unique = UniqueList(partial(_append, filled))
     else:
         unique = UniqueList(adapter.append_without_event)
-    run.collections[state, child.attribute] = unique
+    load.collections[state, child.attribute] = unique
     return unique
 
 
@@ -84,7 +84,7 @@ class _Writer:
         }
 
     def write(self) -> str:
-        self.line(0, "def hydrate(rows, run):")
+        self.line(0, "def hydrate(rows, load):")
         self.prologue(1)
         self.line(1, "for row in rows:")
         self.line(2, f"{''.join(f'c{number}, ' for number in range(self.row.width))}= row")
@@ -108,10 +108,10 @@ class _Writer:
             return
         for text in IDENTITY_MAP:
             self.line(depth, text)
-        self.line(depth, "options, collections = run.load_options, run.collections")
+        self.line(depth, "options, collections = load.load_options, load.collections")
         for node in self.row.nodes:
             if node.loads_after:
-                self.line(depth, f"after{node.number} = run.after({node.number}).states")
+                self.line(depth, f"after{node.number} = load.after({node.number}).states")
 
     def value(self, column: int) -> str:
         """The expression of a column's value."""
@@ -148,7 +148,7 @@ class _Writer:
         self.line(depth, f"elif s{n}.runid == number and s{n}.load_path is P{n}:")
         self.line(depth + 1, f"n{n} = False")
         self.line(depth, "else:")
-        self.line(depth + 1, f"o{n} = run.instance({n}, {self.processed_row()})")
+        self.line(depth + 1, f"o{n} = load.instance({n}, {self.processed_row()})")
         self.line(depth + 1, f"n{n} = None")
         if node.children:
             self.line(depth, f"if n{n} is not None:")
@@ -179,7 +179,7 @@ class _Writer:
         if child.is_collection:
             self.line(depth, f"u{m} = None if n{n} else collections.get((s{n}, {name!r}))")
             self.line(depth, f"if u{m} is None:")
-            self.line(depth + 1, f"u{m} = new_collection(R{m}, s{n}, d{n}, run)")
+            self.line(depth + 1, f"u{m} = new_collection(R{m}, s{n}, d{n}, load)")
             self.node(child.node, depth)
             self.line(depth, f"if o{m} is not None:")
             self.line(depth + 1, f"u{m}.append(o{m})")

@@ -166,11 +166,13 @@ def tell(sql: str) -> Callable[[int | None, str | None], None]:
 # --- Instances ------------------------------------------------------------------------------------
 
 
-async def _hydrate(session: HookedSession, reading: Reading, answer: Answer) -> tuple[loading.Run, list[Any]]:
+async def _hydrate(
+    session: HookedSession, reading: Reading, answer: Answer
+) -> tuple[loading.Load, list[Any]]:
     plan = reading.plan
     assert plan.recipe is not None
     assert plan.hydrator is not None
-    load = loading.Run(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
+    load = loading.Load(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
     if len(answer.rows) < MANY:
         rows = plan.hydrator(answer.rows, load)
     else:

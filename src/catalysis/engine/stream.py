@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Result
 from sqlalchemy.util.concurrency import await_only
 
-from catalysis.engine.alchemy.loading import Run, streamed_result
+from catalysis.engine.alchemy.loading import Load, streamed_result
 from catalysis.engine.alchemy.sessions import HookedSession, can_wait
 from catalysis.engine.drivers import Cursor, driver_of
 from catalysis.engine.lease import Lease, lease
@@ -48,7 +48,7 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
         return None
     if tell_of is not None:
         tell_of(None, None)
-    load = Run(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
+    load = Load(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
     parts = _Parts(load, plan.hydrator, cursor, lent, sent)
     return streamed_result(load, parts.chunks, parts.close)
 
@@ -56,7 +56,7 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
 class _Parts:
     """Fetches and hydrates part after part."""
 
-    def __init__(self, load: Run, hydrate: Any, cursor: Cursor, lent: Lease, sent: Sent) -> None:
+    def __init__(self, load: Load, hydrate: Any, cursor: Cursor, lent: Lease, sent: Sent) -> None:
         self.load, self.hydrate, self.cursor = load, hydrate, cursor
         self.lent, self.sent = lent, sent
         self.is_open = True

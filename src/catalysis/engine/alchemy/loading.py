@@ -63,7 +63,7 @@ class _Columns:
 
 
 @dataclass(slots=True)
-class Run:
+class Load:
     """One load in progress: what the generated hydrator shares with SQLAlchemy, which takes over where it must."""
 
     recipe: Recipe
@@ -166,10 +166,10 @@ def _split(context: Any, path: Any, post_load: Any) -> list[Callable[[], None]]:
     return made if post_load.states else []
 
 
-def result_of(run: Run, rows: list[Any]) -> Result[Any]:
+def result_of(load: Load, rows: list[Any]) -> Result[Any]:
     """The rows as SQLAlchemy's own kind of result."""
-    recipe = run.recipe
-    metadata = recipe.result_metadata or _result_metadata(run)
+    recipe = load.recipe
+    metadata = recipe.result_metadata or _result_metadata(load)
 
     def chunks(size: int | None) -> Iterator[list[Any]]:
         return iter([rows])
@@ -195,14 +195,14 @@ class _Source:
 
 
 def streamed_result(
-    run: Run, chunks: Callable[[int | None], Iterator[list[Any]]], close: Callable[[], None]
+    load: Load, chunks: Callable[[int | None], Iterator[list[Any]]], close: Callable[[], None]
 ) -> Any:
     """The rows as they come, as SQLAlchemy's own kind of result."""
     make: Any = ChunkedIteratorResult
     return make(
-        run.recipe.result_metadata or _result_metadata(run),
+        load.recipe.result_metadata or _result_metadata(load),
         chunks,
-        source_supports_scalars=run.recipe.row.is_scalar,
+        source_supports_scalars=load.recipe.row.is_scalar,
         raw=_Source(close),
         dynamic_yield_per=True,
         context=_Summary(False),
@@ -214,7 +214,7 @@ class _Summary:
     requires_uniquing: bool
 
 
-def _result_metadata(run: Run) -> Any:
-    columns, compile_state = _Columns(run.recipe.metadata), run.recipe.compile_state
-    found = [entity.row_processor(run.context, columns) for entity in compile_state._entities]
+def _result_metadata(load: Load) -> Any:
+    columns, compile_state = _Columns(load.recipe.metadata), load.recipe.compile_state
+    found = [entity.row_processor(load.context, columns) for entity in compile_state._entities]
     return described(compile_state, [label for _, label, _ in found], [extra for *_, extra in found])

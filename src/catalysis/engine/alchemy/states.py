@@ -71,10 +71,10 @@ NAMES: dict[str, Any] = {
 """What the lines below refer to."""
 
 IDENTITY_MAP = (
-    "session = run.session",
+    "session = load.session",
     "identity_map = session.identity_map",
     "states, home = identity_map._dict, identity_map._wr",
-    "get, session_id, number = states.get, session.hash_key, run.number",
+    "get, session_id, number = states.get, session.hash_key, load.number",
 )
 """`get(key)` gives the state of an instance the session knows; `states[key] = …` makes it known."""
 
