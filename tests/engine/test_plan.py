@@ -250,7 +250,8 @@ async def test_a_native_state_holds_what_sqlalchemys_does(filled: Database):
         label = (await session.scalars(select(Label))).first()
         ours = label._sa_instance_state
         assert type(stock) is InstanceState
-        assert type(ours) is NativeState
+        assert isinstance(ours, NativeState)
+        assert (ours.class_, ours.manager) == (stock.class_, stock.manager)
         assert set(set_on_it) - set(NativeState.__slots__) <= {"identity_token", "_strong_obj"}, (
             "None on both"
         )

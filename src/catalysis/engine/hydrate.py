@@ -129,7 +129,6 @@ class _Writer:
         self.names |= {
             f"C{n}": node.cls,
             f"I{n}": node.identity_class,
-            f"M{n}": node.manager,
             f"P{n}": node.load_path,
         }
         for column in node.key:
@@ -138,11 +137,10 @@ class _Writer:
         keys = [f"k{n}_{c}" if self.conversions[c] is not None else f"c{c}" for c in node.key]
         self.line(depth, f"k{n} = (I{n}, ({', '.join(keys)},), None)")
         self.line(depth, f"s{n} = get(k{n})")
-        self.line(depth, f"o{n} = None if s{n} is None else s{n}.obj()")
-        self.line(depth, f"if o{n} is None:")
+        self.line(depth, f"if s{n} is None or (o{n} := s{n}.obj()) is None:")
         junction = " or " if node.needs_whole_key else " and "
         self.line(depth + 1, f"if {junction.join(f'{key} is None' for key in keys)}:")
-        self.line(depth + 2, f"n{n} = None")
+        self.line(depth + 2, f"o{n} = n{n} = None")
         self.line(depth + 1, "else:")
         self.new_instance(node, keys, depth + 2)
         self.line(depth, f"elif s{n}.runid == number and s{n}.load_path is P{n}:")
@@ -159,7 +157,8 @@ class _Writer:
     def new_instance(self, node: Node, keys: list[str], depth: int) -> None:
         n = node.number
         self.line(depth, f"n{n} = True")
-        for text in (*instance_lines(n, node.cls, self.names), *state_lines(n, node.expired)):
+        made = instance_lines(n, node.cls, node.manager, self.names)
+        for text in (*made, *state_lines(n, node.expired, has_options=self.row.has_options)):
             self.line(depth, text)
         values = [f"'_sa_instance_state': s{n}"]
         known = dict(zip(node.key, keys, strict=True))

@@ -55,3 +55,5 @@ class Row:
     is_scalar: bool
     """Whether the row is one instance, and handed out as such."""
     loads_after: bool
+    has_options: bool
+    """Whether the instances take options along, for what they load later."""

@@ -78,6 +78,7 @@ class _Reader:
 
     def read(self, result: Any) -> Recipe:
         compile_state = self.context.compile_state
+        options = [each for each in compile_state.select_statement._with_options if each.propagate_to_loaders]
         entries = tuple(self.entry(entity) for entity in compile_state._entities)
         row = Row(
             entries,
@@ -85,12 +86,12 @@ class _Reader:
             self.width,
             is_scalar=bool(result._source_supports_scalars),
             loads_after=any(node.loads_after for node in self.nodes),
+            has_options=bool(options),
         )
         translated = any(getattr(each, "translate_raw_column", False) for each in compile_state._entities)
         metadata = result._metadata
         names, extra = metadata._keys, [metadata._keymap[key][2] for key in metadata._keys]
         distinct = len(set(names)) == len(names)
-        options = [each for each in compile_state.select_statement._with_options if each.propagate_to_loaders]
         return Recipe(
             row,
             tuple(zip(self.types(), self.cursor._metadata._processors, strict=True)),

@@ -54,6 +54,20 @@ class NativeState(InstanceState[Any]):
         return InstanceState.__new__, (InstanceState,), self.__getstate__()
 
 
+def state_class(manager: Any) -> type[NativeState]:
+    """`NativeState` for one mapped class, which every state of it would otherwise be told.
+
+    It is kept with the class itself, so that both go together.
+    """
+    if _KEPT not in manager.__dict__:
+        fixed = {"__slots__": (), "class_": manager.class_, "manager": manager}
+        setattr(manager, _KEPT, type("NativeState", (NativeState,), fixed))
+    return getattr(manager, _KEPT)
+
+
+_KEPT = "_catalysis_state_class"
+
+
 def _nowhere() -> None:
     """In no identity map."""
 
@@ -62,7 +76,6 @@ def _nowhere() -> None:
 
 _slot: Any = BaseModel.__dict__
 NAMES: dict[str, Any] = {
-    "State": NativeState,
     "new_object": object.__new__,
     "set_fields_set": _slot["__pydantic_fields_set__"].__set__,
     "set_extra": _slot["__pydantic_extra__"].__set__,
@@ -79,8 +92,9 @@ IDENTITY_MAP = (
 """`get(key)` gives the state of an instance the session knows; `states[key] = …` makes it known."""
 
 
-def instance_lines(n: int, cls: type[Any], names: dict[str, Any]) -> Iterator[str]:
+def instance_lines(n: int, cls: type[Any], manager: Any, names: dict[str, Any]) -> Iterator[str]:
     """Lines that make `o{n}`, an empty instance of `C{n}`: what `ClassManager.new_instance` does."""
+    names[f"S{n}"] = state_class(manager)
     names[f"set_dict{n}"] = next(
         each.__dict__["__dict__"].__set__ for each in cls.__mro__ if "__dict__" in each.__dict__
     )
@@ -94,17 +108,16 @@ def instance_lines(n: int, cls: type[Any], names: dict[str, Any]) -> Iterator[st
         yield f"o{n} = new{n}(C{n})"
 
 
-def state_lines(n: int, expired: Sequence[str]) -> Iterator[str]:
+def state_lines(n: int, expired: Sequence[str], *, has_options: bool) -> Iterator[str]:
     """Lines that make `s{n}`, the state of the new instance `o{n}` of class `C{n}` with the key `k{n}`."""
-    yield f"s{n} = new_object(State)"
-    yield f"s{n}.class_ = C{n}"
-    yield f"s{n}.manager = M{n}"
+    yield f"s{n} = new_object(S{n})"
     yield f"s{n}.obj = ref(o{n}, s{n}._cleanup)"
     yield f"s{n}.key = k{n}"
     yield f"s{n}.session_id = session_id"
     yield f"s{n}._instance_dict = home"
     yield f"s{n}.runid = number"
-    yield f"s{n}.load_options = options"
+    if has_options:
+        yield f"s{n}.load_options = options"
     yield f"s{n}.load_path = P{n}"
     if expired:
         yield f"s{n}.expired_attributes = {set(expired)}"
