@@ -110,6 +110,7 @@ class _Writer:
             self.line(depth, text)
         self.line(depth, "options, collections = load.load_options, load.collections")
         for node in self.row.nodes:
+            self.line(depth, f"met{node.number} = {{}}")
             if node.loads_after:
                 self.line(depth, f"after{node.number} = load.after({node.number}).states")
 
@@ -183,9 +184,21 @@ class _Writer:
             self.line(depth, f"if o{m} is not None:")
             self.line(depth + 1, f"u{m}.append(o{m})")
             return
-        self.node(child.node, depth)
+        self.met_before(child.node, depth)
         self.line(depth, f"if n{n} or {name!r} not in d{n}:")
         self.line(depth + 1, f"d{n}[{name!r}] = o{m}")
         self.line(depth, f"elif d{n}[{name!r}] is not o{m}:")
         self.names[f"N{n}"] = node
         self.line(depth + 1, f"met_twice(N{n}, R{m})")
+
+    def met_before(self, node: Node, depth: int) -> None:
+        """Many rows lead to few instances: those with nothing below them are remembered by their bare key."""
+        if node.children or node.loads_after or len(node.key) > 1:
+            self.node(node, depth)
+            return
+        n, column = node.number, node.key[0]
+        self.line(depth, f"o{n} = met{n}.get(c{column})")
+        self.line(depth, f"if o{n} is None:")
+        self.node(node, depth + 1)
+        self.line(depth + 1, f"if o{n} is not None:")
+        self.line(depth + 2, f"met{n}[c{column}] = o{n}")
