@@ -1,7 +1,8 @@
 """`Session`: SQLModel's `AsyncSession`, with the traps removed.
 
 What differs from the parent is decided here: soft delete, errors that name the relationship, parents that come
-out once, and a warning when work is left behind.  How a statement runs is the engine's business.
+out once, and a warning when work is left behind.  A reading statement goes to the engine first (`engine/run.py`)
+and through SQLAlchemy where that says so.
 """
 
 import warnings

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from sqlalchemy import Row, delete, insert, inspect, update
-from sqlalchemy.exc import IntegrityError, MissingGreenlet
+from sqlalchemy.exc import IntegrityError, MissingGreenlet, OperationalError
 from sqlalchemy.orm import joinedload, selectinload
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -327,6 +327,8 @@ class Player:
 
 def kind_of(error: BaseException) -> str:
     """Our errors are SQLAlchemy's too; the trace names SQLAlchemy's."""
+    if isinstance(error, OperationalError):
+        return f"OperationalError: {error.orig}"
     return "MissingGreenlet" if isinstance(error, MissingGreenlet) else type(error).__name__
 
 

@@ -266,3 +266,19 @@ async def test_behind_a_pooler_nothing_is_prepared_by_name(postgres_url: str):
             assert database.pool_figures().lent == 0
             named = await session.execute(text("SELECT name FROM pg_prepared_statements WHERE name <> ''"))
             assert named.all() == []
+
+
+async def test_an_eager_load_that_fails_raises_the_error_itself(postgres_url: str):
+    async with made(postgres_url) as database:
+        async with database.session() as session:
+            session.add(Person(name="ada", jobs=[Job(title="x")]))
+            await session.commit()
+        async with database.engine.begin() as connection:
+            await connection.execute(text("ALTER TABLE job RENAME TO gone"))
+        async with database.session() as session:
+            with pytest.raises(ProgrammingError, match="job"):
+                await session.exec(
+                    select(Person).options(selectinload(Person.jobs), selectinload(Person.teams))
+                )
+            assert len((await session.exec(select(Person))).all()) == 1
+        assert database.pool_figures().lent == 0

@@ -1,1 +1,1 @@
-"""How a statement is executed.  Today everything goes through SQLAlchemy; `alchemy.py` holds its private names."""
+"""How a statement is executed: start at `run.py`.  SQLAlchemy's private names are in `alchemy/` alone."""

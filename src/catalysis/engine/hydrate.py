@@ -193,10 +193,10 @@ class _Writer:
 
     def met_before(self, node: Node, depth: int) -> None:
         """Many rows lead to few instances: those with nothing below them are remembered by their bare key."""
-        if node.children or node.loads_after or len(node.key) > 1:
+        n, column = node.number, node.key[0] if len(node.key) == 1 else None
+        if column is None or node.children or node.loads_after:
             self.node(node, depth)
             return
-        n, column = node.number, node.key[0]
         self.line(depth, f"o{n} = met{n}.get(c{column})")
         self.line(depth, f"if o{n} is None:")
         self.node(node, depth + 1)

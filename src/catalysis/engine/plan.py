@@ -21,10 +21,10 @@ from catalysis.engine.alchemy.compiling import (
     detached_connection,
     locks_rows,
     own_execution_options,
-    subject_of,
     unkeyed_options,
     variables_of,
     variant_key,
+    variant_of,
     with_literal_limit,
 )
 from catalysis.engine.alchemy.loading import autoflushes, plugin_of
@@ -50,13 +50,10 @@ class Plan:
     """The parameters that shape the SQL; None if SQLAlchemy binds each execution."""
     plugin: Any
     """The part of SQLAlchemy that runs statements over mapped classes; None for a Core statement."""
-    mapper: Mapper[Any] | None
     takes_defaults: bool
     """Whether the session adds something to the statement."""
     needs_transaction: bool
     detached: Connection
-    reason: str | None = None
-    """Why the statement is not native; None for a native one."""
     variants: dict[Any, Variant] = field(default_factory=dict[Any, Variant])
     """The SQL and its binds, by what shapes them; most statements have one."""
     recipe: Recipe | None = None
@@ -68,10 +65,19 @@ class Plan:
     """Why SQLAlchemy turns the rows into instances; None until the first rows have come."""
 
 
-class Reading(
-    NamedTuple
-):  # a frozen dataclass takes four times as long to make, and there is one a statement
-    """One execution of a plan, before anything has been waited for."""
+@dataclass(slots=True)
+class Refusal:
+    """Kept in the place of a plan for a statement that is SQLAlchemy's."""
+
+    reason: str
+    last_used: int = 0
+
+
+class Reading(NamedTuple):
+    """One execution of a plan, before anything has been waited for.
+
+    There is one a statement, and a frozen dataclass takes four times as long to make.
+    """
 
     plan: Plan
     bind: Engine | Connection
@@ -99,9 +105,7 @@ class Reading(
         return autoflushes(self.options)
 
 
-_plans: WeakKeyDictionary[Engine, dict[Hashable, "Plan"]] = WeakKeyDictionary()
-
-
+_plans: WeakKeyDictionary[Engine, dict[Hashable, Plan | Refusal]] = WeakKeyDictionary()
 _clock = count()
 
 
@@ -141,13 +145,15 @@ def plan_reading(
     if (key := cache_key(statement)) is None:
         return "a statement that SQLAlchemy cannot cache"
     plans = _plans_of(engine)
-    full_key = (key[0], unkeyed_options(statement), session.plan_flags())
+    # Parameters by name meet the names that were compiled, and anonymous ones are not in SQLAlchemy's key.
+    names = tuple(sorted(by_name)) if by_name else ()
+    full_key = (key[0], names, unkeyed_options(statement), session.plan_flags())
     plan = plans.get(full_key)
     if plan is None:
         plan = plans[full_key] = _plan(session, engine, statement, len(key[1]), literal_limits=literal_limits)
         _bound(plans)
     plan.last_used = next(_clock)
-    if plan.reason is not None:
+    if isinstance(plan, Refusal):
         return plan.reason
     generated = not (options.keys() & {"populate_existing", "_sa_orm_load_options"})
     return Reading(plan, bind, statement, by_name, key[1], key[2], options, bind_arguments or {}, generated)
@@ -163,9 +169,9 @@ def variant_for(plan: Plan, given: Sequence[Any]) -> tuple[Any, Variant | None]:
     return key, plan.variants.get(key)
 
 
-def remember_variant(plan: Plan, key: Any, variant: Variant | None) -> None:
-    """Keep a variant that SQLAlchemy has made."""
-    if variant is not None and len(plan.variants) < VARIANTS:
+def add_variant(plan: Plan, key: Any, given: Sequence[Any]) -> None:
+    """Make the variant for these parameters, if there is room and it can be made without SQLAlchemy's help."""
+    if len(plan.variants) < VARIANTS and (variant := variant_of(plan.compiled, given)) is not None:
         plan.variants[key] = variant
 
 
@@ -183,7 +189,7 @@ def plan_get(
     plans = _plans_of(bind.engine)
     full_key = (mapper, session.plan_flags())
     plan = plans.get(full_key)
-    if plan is None:
+    if plan is None or isinstance(plan, Refusal):
         statement = select(mapper).where(
             *[
                 column == bindparam(None, value, type_=column.type)
@@ -202,14 +208,14 @@ def plan_get(
     return Reading(plan, bind, plan.get_statement, None, given, None, {}, {}, True)
 
 
-def _plans_of(engine: Engine) -> dict[Hashable, Plan]:
+def _plans_of(engine: Engine) -> dict[Hashable, Plan | Refusal]:
     plans = _plans.get(engine)
     if plans is None:
         plans = _plans[engine] = {}
     return plans
 
 
-def _bound(plans: dict[Hashable, Plan]) -> None:
+def _bound(plans: dict[Hashable, Plan | Refusal]) -> None:
     """Let the plans go that were not used for longest, a fifth of them at once: hashing a key costs microseconds."""
     if len(plans) > PLANS:
         oldest = sorted(plans, key=lambda key: plans[key].last_used)
@@ -226,27 +232,21 @@ def _refused(options: Mapping[str, Any], allowed: frozenset[str]) -> str | None:
 
 def _plan(
     session: HookedSession, engine: Engine, statement: Any, given: int, *, literal_limits: bool
-) -> Plan:
+) -> Plan | Refusal:
     prepared = session.with_defaults(statement)
     try:
         compiled: Any = compiled_for(with_literal_limit(prepared) if literal_limits else prepared, engine)
     except Exception:  # whatever it is, SQLAlchemy will raise it when it comes to the statement
-        return _fallback("a statement that does not compile")
+        return Refusal("a statement that does not compile")
     if compiled.cache_key is None or len(compiled.cache_key[1]) != given:
-        return _fallback("a statement whose parameters cannot be told apart")
+        return Refusal("a statement whose parameters cannot be told apart")
     if not compiled.positional or compiled.schema_translate_map:
-        return _fallback("parameters by name")
+        return Refusal("parameters by name")
     return Plan(
         compiled,
         variables_of(compiled),
         plugin_of(prepared),
-        subject_of(prepared),
         prepared is not statement,
         locks_rows(statement) or needs_transaction(compiled.string),
         detached_connection(engine),
     )
-
-
-def _fallback(reason: str) -> Plan:
-    nothing: Any = None
-    return Plan(nothing, None, None, None, False, False, nothing, reason)

@@ -23,7 +23,7 @@ from catalysis.engine.conversions import conversion
 from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.hydrate import hydrate_with
 from catalysis.engine.lease import Lease, lease
-from catalysis.engine.plan import Reading, remember_variant, variant_for
+from catalysis.engine.plan import Reading, add_variant, variant_for
 from catalysis.events import QueryEvent, call_site, emit, is_heard
 
 ATTEMPTS = 2
@@ -78,6 +78,7 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
 
 
 def bind(session: HookedSession, reading: Reading) -> Sent | None:
+    """SQL and parameters for the driver; None if they cannot be made."""
     plan = reading.plan
     generated = plan.hydrator is not None and reading.is_generated and not heard_loading(session)
     simple = plan.variables is not None and not reading.params and not reading.named
@@ -97,7 +98,7 @@ def bind(session: HookedSession, reading: Reading) -> Sent | None:
     except Exception:  # SQLAlchemy will meet it too, and raise it as its own
         return None
     if simple and variant is None:
-        remember_variant(plan, key, compiling.variant_of(plan.compiled, reading.given))
+        add_variant(plan, key, reading.given)
     sent.sql, sent.parameters = context.statement, context.parameters[0]
     sent.context = None if generated else context
     return sent
@@ -187,9 +188,13 @@ async def _hydrate(
 async def _load_after(session: HookedSession, calls: Sequence[Callable[[], None]]) -> None:
     """Load what does not depend on each other at once, outside a transaction."""
     if len(calls) > 1 and holds_nothing(session) and not session.turn.is_ours:
-        async with asyncio.TaskGroup() as group:
-            for call in calls:
-                group.create_task(greenlet_spawn(call))
+        tasks = [asyncio.ensure_future(greenlet_spawn(call)) for call in calls]
+        try:
+            await asyncio.gather(*tasks)
+        finally:  # the first failure is the one to raise, and the others are not left running
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     else:
         for call in calls:
             await greenlet_spawn(call)
