@@ -141,14 +141,15 @@ FOUND: list[list[Step]] = [
     ],
     # A flush that loads takes the transaction's connection in the turn that it has already.
     [
-        ("query", 13, 7, 6, 5),
-        ("query", 76, 6, 4, 6),
-        ("expire", 5, 7),
-        ("expire_all",),
-        ("forget", 0),
-        ("set", 2, 0, 7),
-    ]
-    + [("relate", 1, 2, 3), ("query", 7, 6, 7, 4), ("set", 0, 4, 9), ("stream", 33, 0, 5)],
+        *[("query", 13, 7, 6, 5), ("query", 76, 6, 4, 6), ("expire", 5, 7), ("expire_all",), ("forget", 0)],
+        *[
+            ("set", 2, 0, 7),
+            ("relate", 1, 2, 3),
+            ("query", 7, 6, 7, 4),
+            ("set", 0, 4, 9),
+            ("stream", 33, 0, 5),
+        ],
+    ],
     # A composite is not loaded to find out whether its columns changed.
     [
         ("get", 5, 3, 1),
