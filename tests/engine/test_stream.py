@@ -4,8 +4,9 @@ import tracemalloc
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import joinedload, selectinload, subqueryload
 from sqlmodel import col, select
 
 from catalysis import Database, watch_queries
@@ -82,6 +83,16 @@ async def test_joined_collections_cannot_be_parted_as_sqlalchemy_says(filled: Da
             await session.stream(
                 select(Person).options(joinedload(Person.jobs)).execution_options(yield_per=2)
             )
+
+
+async def test_a_stream_that_is_refused_leaves_no_lock(filled: Database):
+    session = filled.session()
+    with pytest.raises(InvalidRequestError):
+        await session.stream(select(Person).options(subqueryload(Person.jobs)).execution_options(yield_per=2))
+    await session.rollback()
+    async with filled.engine.begin() as connection:
+        await connection.execute(text("DROP TABLE label"))
+    await session.close()
 
 
 @pytest.mark.long

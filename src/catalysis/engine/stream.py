@@ -41,8 +41,14 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
             tell_of(None, type(error).__name__)
         await lent.fail(error, sent.sql, sent.parameters)
     plan = reading.plan
-    usable = await is_generated(session, reading, sent, cursor.describe)
-    # Joined collections cannot be parted, and SQLAlchemy says so.
+    try:
+        usable = await is_generated(session, reading, sent, cursor.describe)
+    except (
+        BaseException
+    ):  # SQLAlchemy refuses some eager loads in parts; an open cursor would lock an SQLite file
+        await cursor.close()
+        raise
+    # Joined collections cannot be parted either, and SQLAlchemy says so.
     if not usable or plan.hydrator is None or plan.recipe is None or plan.recipe.requires_uniquing:
         await cursor.close()
         return None
@@ -68,17 +74,25 @@ class _Parts:
             if not fetched:
                 self.close()
                 return
+            yield self._hydrated(fetched)
+
+    def _hydrated(self, fetched: Any) -> list[Any]:
+        try:
             made = self.hydrate(fetched, self.load)
             while calls := self.load.take_post_loads(again=True):
                 for call in calls:
                     call()
-            yield made
+        except BaseException:
+            self.close()
+            raise
+        return made
 
     async def _fetch(self, most: int) -> Any:
         try:
             return await self.cursor.fetch(most)
         except Exception as error:
             self.is_open = False
+            await self.cursor.close()
             await self.lent.fail(error, self.sent.sql, self.sent.parameters)
 
     def close(self) -> None:
