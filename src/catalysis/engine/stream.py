@@ -12,10 +12,12 @@ from sqlalchemy.util.concurrency import await_only
 
 from catalysis.engine.alchemy.loading import Load, streamed_result
 from catalysis.engine.alchemy.sessions import HookedSession, can_wait
+from catalysis.engine.binding import Sent, bind
 from catalysis.engine.drivers import Cursor, driver_of
+from catalysis.engine.learning import is_generated
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
-from catalysis.engine.run import Sent, bind, is_generated, tell
+from catalysis.engine.run import tell
 from catalysis.events import is_heard
 
 AT_ONCE = 1_000
