@@ -60,10 +60,11 @@ async def check(operation: Operation, contenders: list[Contender], keys: Keys) -
 async def measure(operation: Operation, contenders: list[Contender], keys: Keys) -> dict[str, float]:
     """The median time of each contender in seconds."""
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    gc.collect()
     for turn in range(operation.rounds + WARM_UP):
         for contender in contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]:
             work = operation.of(contender)
+            if operation.is_large:  # nobody pays for the garbage of the contender before
+                gc.collect()
             started = time.perf_counter()
             await work(keys)
             if turn >= WARM_UP:

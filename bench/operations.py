@@ -67,6 +67,11 @@ class Operation:
     plain: Callable[[Any], Any]
     rounds: int = 60
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it makes so many objects that Python's garbage collector has a say in the time."""
+        return self.rounds <= 60
+
     def of(self, contender: Contender) -> Callable[[Keys], Awaitable[Any]]:
         """The contender's way of doing it."""
         return getattr(contender, self.method)
