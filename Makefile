@@ -31,8 +31,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## stock SQLModel and Catalysis in one interleaved run, as ratios
-	$(BIN)/python -m bench
+bench: $(READY)  ## Catalysis, the bare drivers and other ORMs in one interleaved run, as ratios; JSON in .cache/
+	@mkdir -p .cache
+	$(BIN)/python -m bench --json .cache/bench.json
 
 docs: $(READY)  ## build the site into site/
 	@$(PIP) --require-hashes -r requirements-docs.lock
