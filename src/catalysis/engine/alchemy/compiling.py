@@ -8,8 +8,6 @@ from sqlalchemy import BindParameter, CompoundSelect, Connection, CursorResult, 
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.compiler import WARN_LINTING, SQLCompiler
 
-ONLY_BUFFERING = "prebuffer_rows"
-
 
 def cache_key(statement: Any) -> tuple[Any, Sequence[Any], Any] | None:
     """SQLAlchemy's key of the statement, its bound parameters in order, and values given by `params()`."""

@@ -127,10 +127,6 @@ class Load:
         """The instance of a node in a row, by SQLAlchemy itself: for one that the session knew before."""
         return self.processor(number)(row)
 
-    def meet_again(self, number: int, state: Any) -> None:
-        """Note an instance for which more is to be loaded after the rows."""
-        self.after(number).states[state] = True
-
     def after(self, number: int) -> Any:
         """What SQLAlchemy will load after the rows for the instances of a node."""
         self.processor(number)  # which registers it
