@@ -282,3 +282,30 @@ async def test_an_eager_load_that_fails_raises_the_error_itself(postgres_url: st
                 )
             assert len((await session.exec(select(Person))).all()) == 1
         assert database.pool_figures().lent == 0
+
+
+async def test_a_transaction_that_is_set_up_by_a_listener_is_begun(filled: Database):
+    """Row-level security often hangs on a setting that is made at the start of each transaction."""
+    async with filled.session() as session:
+        heard: list[str] = []
+        event.listen(session.sync_session, "after_begin", lambda *_: heard.append("session"))
+        await session.exec(select(Label))
+        await session.get(Label, (await session.exec(select(Label.id))).first())
+        assert heard == ["session"]
+        assert filled.pool_figures().lent == 1
+    engine = create_async_engine(filled.settings.url)
+    event.listen(engine.sync_engine, "begin", lambda *_: heard.append("engine"))
+    async with Session(engine) as session:
+        await session.exec(select(Label))
+        assert heard == ["session", "engine"]
+    await engine.dispose()
+
+
+async def test_who_executes_in_the_dialects_place_goes_on_doing_so(filled: Database):
+    engine = create_async_engine(filled.settings.url)
+    heard: list[str] = []
+    event.listen(engine.sync_engine, "do_execute", lambda cursor, sql, *_: heard.append(sql))
+    async with Session(engine) as session:
+        await session.exec(select(Label))
+    assert any("FROM label" in sql for sql in heard)
+    await engine.dispose()

@@ -7,7 +7,12 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Mapper
 
 from catalysis.engine.alchemy.compiling import is_select, subject_of
-from catalysis.engine.alchemy.pooling import engine_options, foreign_listeners, logs_statements
+from catalysis.engine.alchemy.pooling import (
+    engine_options,
+    foreign_listeners,
+    logs_statements,
+    replaces_execution,
+)
 from catalysis.engine.alchemy.sessions import HookedSession, bind_of, has_foreign_hooks
 from catalysis.engine.drivers import OWN_HOOKS, driver_of, is_driven
 from catalysis.engine.plan import Reading, plan_get, plan_reading
@@ -58,7 +63,7 @@ def _refused(session: HookedSession, bind: Engine | Connection) -> str | None:
     engine = bind.engine
     if not is_driven(engine.dialect):
         return f"the driver {engine.dialect.driver}"
-    if foreign_listeners(engine, _OURS):
+    if foreign_listeners(engine, _OURS) or replaces_execution(engine):
         return "a listener of the engine's statements"
     if logs_statements(engine):
         return "the engine logs its statements"

@@ -11,10 +11,12 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy.pooling import adapted, check_in, check_out, discard, proxy_of, raise_translated
+from catalysis.engine.alchemy.pooling import hears_begin as engine_hears_begin
 from catalysis.engine.alchemy.sessions import (
     HookedSession,
     begun,
     connection_in,
+    hears_begin,
     is_implicit,
     take_connection,
 )
@@ -78,7 +80,7 @@ async def lease(
     """A lease for the session's next read; None if SQLAlchemy must say why there is none.
 
     Outside a transaction it is a connection for the statement alone.  A transaction that was begun by hand, has
-    taken its connection, or is needed for the statement, reads on its own.
+    taken its connection, is needed for the statement, or is set up by a listener, reads on its own.
 
     Raises:
         TimeoutError: (SQLAlchemy's) no connection came free in time.
@@ -88,8 +90,8 @@ async def lease(
     if transaction is None:
         return None
     held = connection_in(transaction, bind)
-    outside = held is None and not needs_transaction and is_implicit(transaction) and isinstance(bind, Engine)
-    if outside:
+    outside = held is None and not needs_transaction and is_implicit(transaction)
+    if outside and isinstance(bind, Engine) and not (hears_begin(session) or engine_hears_begin(bind)):
         proxy = await check_out(bind.engine)
         lent = Lease(bind.engine, proxy, None)
         if driver.reads_outside(adapted(proxy), bind.dialect):

@@ -31,6 +31,17 @@ def foreign_listeners(engine: Any, own: frozenset[Any]) -> bool:
     return False
 
 
+def hears_begin(engine: Any) -> bool:
+    """Whether somebody hears of each BEGIN of the engine."""
+    return engine._has_events and bool(engine.dispatch.begin)
+
+
+def replaces_execution(engine: Any) -> bool:
+    """Whether somebody executes statements in the dialect's place (`do_execute`)."""
+    heard = engine.dialect.dispatch
+    return engine.dialect._has_events and bool(heard.do_execute or heard.do_execute_no_params)
+
+
 def logs_statements(engine: Any) -> bool:
     """Whether the engine writes its statements to a log."""
     return engine._should_log_info()

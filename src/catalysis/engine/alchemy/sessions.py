@@ -223,6 +223,11 @@ def heard_loading(session: Any) -> bool:
 _stock: Any = SyncSession
 
 
+def hears_begin(session: Any) -> bool:
+    """Whether somebody sets up each transaction, as for row-level security: then no read may do without one."""
+    return bool(session.dispatch.after_begin)
+
+
 def bind_of(session: Any, mapper: Any, statement: Any) -> Engine | Connection:
     """Where the session sends a statement."""
     plain = session.__class__.get_bind is _stock.get_bind and not session.binds
