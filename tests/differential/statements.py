@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, literal, or_, select, union, union_all
+from sqlalchemy import and_, case, exists, func, literal, or_, select, tuple_, union, union_all
 from sqlalchemy.orm import (
     Bundle,
     aliased,
@@ -179,6 +179,9 @@ STATEMENTS: list[Callable[[int, int], Any]] = [
     lambda a, b: select(Author.name, Author.name).order_by(Author.id),
     lambda a, b: select(Author).where(Author.id.is_(None)),
     lambda a, b: select(func.no_such_function(Author.id)),
+    lambda a, b: select(Passport).where(
+        tuple_(Passport.country, Passport.number).in_([("xy", a), ("xy", b)])
+    ),
 ]
 
 

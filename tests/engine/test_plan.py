@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import case, event, func, insert, literal, text, union_all, update
+from sqlalchemy import case, event, func, insert, literal, text, tuple_, union_all, update
 from sqlalchemy import select as core_select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import (
@@ -83,6 +83,11 @@ GENERATED: dict[str, Callable[[], Any]] = {
     "defer": lambda: select(Person).options(defer(Person.name)),
     "undefer": lambda: select(Person).options(undefer(Person.name)),
     "an IN": lambda: select(Person).where(col(Person.name).in_(["p1", "p2"])),
+    "an IN of several columns": lambda: select(Person).where(
+        tuple_(col(Person.name), col(Person.id)).in_(
+            select(Person.name, Person.id).where(Person.name != "p0")  # type: ignore[arg-type]
+        )
+    ),
     "a page": lambda: select(Person).order_by(Person.name).limit(2).offset(1),
 }
 LOADED_BY_SQLALCHEMY: dict[str, Callable[[], Any]] = {
@@ -170,6 +175,24 @@ async def test_statements_of_one_shape_share_a_plan_and_keep_their_values(filled
             session.expunge_all()
         assert reading(session, query("x", 3, [])).plan is plan
         assert len(plan.variants) >= 4
+
+
+async def test_tuples_in_a_list_are_bound_one_by_one(filled: Database):
+    async with filled.session() as session:
+        key = tuple_(col(Person.name), col(Person.name))
+        for _ in range(2):
+            for given, expected in (
+                ([("p1", "p1"), ("p2", "p2")], ["p1", "p2"]),
+                ([("p3", "p3")], ["p3"]),
+                ([("p1", "p2")], []),
+                ([], []),
+            ):
+                with watch_queries() as queries:
+                    found = await session.exec(
+                        select(Person.name).where(key.in_(given)).order_by(Person.name)
+                    )
+                assert found.all() == expected
+                assert [each.native for each in queries] == [True]
 
 
 async def test_plans_and_their_variants_are_bounded(database: Database):

@@ -50,6 +50,11 @@ def bind(session: HookedSession, reading: Reading) -> Sent | None:
 
 
 def context_of(reading: Reading, sent: Sent) -> Any:
+    """SQLAlchemy's context of the execution; each serves for one result.
+
+    Raises:
+        StatementError, InvalidRequestError: a value is missing or cannot be bound.
+    """
     plan = reading.plan
     return compiling.execution_context(
         plan.compiled,

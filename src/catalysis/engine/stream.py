@@ -45,9 +45,8 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
     plan = reading.plan
     try:
         usable = await is_generated(session, reading, sent, cursor.describe)
-    except (
-        BaseException
-    ):  # SQLAlchemy refuses some eager loads in parts; an open cursor would lock an SQLite file
+    except BaseException:
+        # SQLAlchemy refuses some eager loads in parts, and an open cursor would keep an SQLite file locked.
         await cursor.close()
         raise
     # Joined collections cannot be parted either, and SQLAlchemy says so.

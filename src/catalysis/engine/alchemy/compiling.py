@@ -110,6 +110,8 @@ def variables_of(compiled: Any) -> tuple[Variable, ...] | None:
     for bound in (*compiled.post_compile_params, *compiled.literal_execute_params):
         if bound not in positions or bound.callable is not None or bound.required:
             return None
+        if bound.type._is_tuple_type:  # each value makes several parameters
+            return None
         found.append(Variable(positions[bound], bound in compiled.post_compile_params and bound.expanding))
     return tuple(found)
 
