@@ -21,6 +21,7 @@ from catalysis.errors import (
 )
 from catalysis.events import CallSite, QueryEvent, subscribe
 from catalysis.integrations.temporal import activity
+from catalysis.loading.managed import managed, run
 from catalysis.models import DTO, NAMING_CONVENTION, ModelWithIdAndTimestamps, uuid7
 from catalysis.session import Session
 from catalysis.settings import DatabaseSettings
@@ -84,8 +85,10 @@ __all__ = [
     "explain",
     "hard_delete",
     "include_deleted",
+    "managed",
     "paginate",
     "paginate_keyset",
+    "run",
     "subscribe",
     "update_where",
     "upsert",

@@ -14,17 +14,24 @@ from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.util import await_only
 
+from catalysis.engine.alchemy.compiling import own_execution_options
+from catalysis.engine.alchemy.greenlets import can_wait
+from catalysis.engine.alchemy.loading import autoflushes
 from catalysis.engine.alchemy.sessions import (
     HookedSession,
     Turn,
     autoflush,
-    awaited_attribute,
-    can_wait,
+    is_flushing,
+    keep_order,
+    must_flush_first,
 )
 from catalysis.engine.alchemy.statements import remove_option
+from catalysis.engine.alchemy.touches import Touch
 from catalysis.engine.coverage import reading_of
 from catalysis.engine.run import run
 from catalysis.events import NOT_A_READ, CallSite, call_site, fallback_reason
+from catalysis.loading.batch import load_with_peers
+from catalysis.loading.peers import Peers
 from catalysis.models import not_loaded
 from catalysis.soft_delete import (
     MARK,
@@ -55,6 +62,9 @@ class UnitOfWork(HookedSession):
         self._writing: list[str] = []
         self._sees_deleted = False
         self.turn = Turn()
+        self.peers = Peers()
+        self.batches = True
+        """Whether a touch loads for all peers."""
 
     def _joins_a_transaction(self) -> bool:
         if not isinstance(self.bind, Connection) or not self.bind.in_transaction():
@@ -88,8 +98,29 @@ class UnitOfWork(HookedSession):
         if isinstance(reading, str):
             return None
         if reading.wants_autoflush:
-            autoflush(self)
+            self._flush_first()
         return await_only(run(self, reading))
+
+    def _flush_first(self) -> None:
+        if must_flush_first(self):
+            with self.turn.waited_for():
+                autoflush(self)
+
+    def touched(
+        self, touch: Touch, statement: Executable, execution_options: Mapping[str, Any]
+    ) -> Result[*tuple[Any, ...]] | None:
+        """Load what was touched for all peers of the instance, or say that nothing can wait for it.
+
+        Raises:
+            AttributeNotLoaded: nothing can wait here; SQLAlchemy would fail in the driver, with a bare MissingGreenlet.
+        """
+        if not can_wait():
+            raise not_loaded(touch.state, touch.name, "it was touched")
+        if self.batches and not is_flushing(self):
+            if autoflushes({**own_execution_options(statement), **execution_options}):
+                self._flush_first()
+            return load_with_peers(self, self.peers, touch)
+        return None
 
     def visible(self, instance: object) -> bool:
         """A deleted row is not found by its key; where the mark is not loaded, the database is asked."""
@@ -107,11 +138,7 @@ class UnitOfWork(HookedSession):
                 self.unsaved.note(description)
 
     def before_statement(self, executing: ORMExecuteState) -> Any:
-        """See to soft delete, and say so if nothing can wait for the statement."""
-        waits = executing.is_select and executing.is_orm_statement and not can_wait()
-        if waits and (touched := awaited_attribute(executing)):
-            # SQLAlchemy would go on and fail inside the driver with a bare MissingGreenlet.
-            raise not_loaded(*touched, "it was touched")
+        """See to soft delete, and to the account of what is written."""
         if (marking := marking_statement(executing)) is not None:
             own = {
                 key: each for key, each in executing.bind_arguments.items() if key not in ("mapper", "clause")
@@ -128,6 +155,18 @@ class UnitOfWork(HookedSession):
 
     def delete(self, instance: object) -> None:
         """Delete at the next flush; `SoftDelete` instances are marked, and those the delete cascades to."""
+        with self._loading_alone():  # what cascades from one instance is nobody else's
+            self._delete(instance)
+
+    @contextmanager
+    def _loading_alone(self) -> Generator[None]:
+        before, self.batches = self.batches, False
+        try:
+            yield
+        finally:
+            self.batches = before
+
+    def _delete(self, instance: object) -> None:
         if not isinstance(instance, SoftDelete) or not (state := inspect(instance)).has_identity:
             return super().delete(instance)  # which says so if it is not persistent
         self.add(instance)
@@ -152,7 +191,7 @@ class UnitOfWork(HookedSession):
         ]
         if filtered and instance in self:
             self.expire(instance, filtered)
-        with self._seeing_deleted():
+        with self._seeing_deleted(), self._loading_alone():
             super().delete(instance)
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
@@ -185,6 +224,11 @@ class UnitOfWork(HookedSession):
 def _before_statement(executing: ORMExecuteState) -> Any:
     session: Any = executing.session
     return session.before_statement(executing)
+
+
+@event.listens_for(UnitOfWork, "before_flush")
+def _before_flush(session: UnitOfWork, context: Any, instances: Any) -> None:
+    keep_order(context)
 
 
 @event.listens_for(UnitOfWork, "after_flush")

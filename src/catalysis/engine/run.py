@@ -137,6 +137,8 @@ async def _hydrate(
     else:
         with paused(len(answer.rows)):
             rows = plan.hydrator(answer.rows, load)
+    if len(rows) > 1:  # one alone has no peers, and may be somebody's peer already
+        load.adopt()
     if plan.recipe.row.loads_after:
         while calls := load.take_post_loads():
             await _load_after(session, calls)

@@ -7,7 +7,7 @@ from typing import Any, cast
 from sqlalchemy import Result
 from sqlalchemy.engine.result import ChunkedIteratorResult
 from sqlalchemy.orm import loading
-from sqlalchemy.orm.attributes import init_state_collection
+from sqlalchemy.orm.attributes import init_state_collection, instance_state
 from sqlalchemy.orm.context import QueryContext
 from sqlalchemy.sql.base import CompileState
 
@@ -74,6 +74,8 @@ class Load:
     number: int = field(default_factory=new_run)
     collections: dict[Any, Any] = field(default_factory=dict[Any, Any])
     """(state, attribute) → the collection being filled, under the keys that SQLAlchemy uses."""
+    met_again: list[Any] = field(default_factory=list[Any])
+    """Instances that the session knew before."""
     _context: Any = None
     _processors: dict[int, Callable[[Any], Any]] = field(default_factory=dict[int, Callable[[Any], Any]])
 
@@ -125,7 +127,16 @@ class Load:
 
     def instance(self, number: int, row: Any) -> Any:
         """The instance of a node in a row, by SQLAlchemy itself: for one that the session knew before."""
-        return self.processor(number)(row)
+        instance = self.processor(number)(row)
+        if instance is not None:
+            self.met_again.append(instance)
+        return instance
+
+    def adopt(self) -> None:
+        """Count those that were met again to this load; SQLAlchemy must be through with the rows."""
+        for instance in self.met_again:
+            instance_state(instance).runid = self.number
+        self.met_again.clear()
 
     def after(self, number: int) -> Any:
         """What SQLAlchemy will load after the rows for the instances of a node."""

@@ -1,40 +1,20 @@
 """The synchronous session inside ours: its state, and the places to step in where SQLAlchemy offers no event."""
 
 import asyncio
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Executable, Result
-from sqlalchemy.orm import (
-    InstanceState,
-    Mapper,
-    ORMExecuteState,
-    SessionTransaction,
-    SessionTransactionOrigin,
-)
+from sqlalchemy.orm import Mapper, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.orm.session import SessionTransactionState
-from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy.util.concurrency import await_only
 from sqlmodel.orm.session import Session as SyncSession
 
-
-def can_wait() -> bool:
-    """Whether code that does not await may wait for the database here: inside a greenlet that SQLAlchemy drives."""
-    return in_greenlet()
-
-
-def awaited_attribute(executing: ORMExecuteState) -> tuple[InstanceState[Any], str] | None:
-    """The instance and attribute an attribute access is loading; None for a statement of another kind."""
-    owner = executing.lazy_loaded_from
-    if owner is not None:
-        path: Any = executing.loader_strategy_path
-        return owner, path[-1].key
-    if executing.is_column_load:
-        options: Any = executing
-        refreshed = options.load_options._refresh_state
-        wanted = options._orm_compile_options()._only_load_props or refreshed.unloaded
-        return refreshed, min(wanted & set(refreshed.mapper.column_attrs.keys()) or wanted)
-    return None
+from catalysis.engine.alchemy.greenlets import can_wait
+from catalysis.engine.alchemy.touches import Touch, touch_of
 
 
 class Turn:
@@ -56,7 +36,8 @@ class Turn:
         """Whether the running task has it."""
         return self._owner is not None and self._owner is asyncio.current_task()
 
-    async def __aenter__(self) -> None:
+    async def take(self) -> None:
+        """Wait for it."""
         if not self.is_ours:
             if self._lock is None:
                 self._lock = asyncio.Lock()
@@ -64,11 +45,30 @@ class Turn:
             self._owner = asyncio.current_task()
         self._depth += 1
 
-    async def __aexit__(self, *_: object) -> None:
+    def leave(self) -> None:
+        """Give it to whoever waits for it."""
         self._depth -= 1
         if self._depth == 0 and self._lock is not None:
             self._owner = None
             self._lock.release()
+
+    async def __aenter__(self) -> None:
+        await self.take()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.leave()
+
+    @contextmanager
+    def waited_for(self) -> Generator[None]:
+        """The same from inside a greenlet; a session that is used without one is used by one task."""
+        if self.is_ours or not can_wait():
+            yield
+            return
+        await_only(self.take())
+        try:
+            yield
+        finally:
+            self.leave()
 
 
 class HookedSession(SyncSession):
@@ -97,6 +97,12 @@ class HookedSession(SyncSession):
         """What of the session's state `with_defaults` depends on; hashable."""
         return None
 
+    def touched(
+        self, touch: Touch, statement: Executable, execution_options: Mapping[str, Any]
+    ) -> Result[*tuple[Any, ...]] | None:
+        """An attribute was touched that the statement would load; what it would bring, if it is not needed."""
+        return None
+
     def execute_natively(
         self,
         statement: Executable,
@@ -119,21 +125,26 @@ class HookedSession(SyncSession):
         _scalar_result: bool = False,
     ) -> Any:
         """Every statement of the session passes here; joined collections come out with unique parents."""
-        if _parent_execute_state is None and _add_event is None and in_greenlet():
-            native = self.execute_natively(statement, params, execution_options, bind_arguments)
-            if native is not None:
-                return native.scalar() if _scalar_result else native
+        if _parent_execute_state is None and _add_event is None:
+            touch = touch_of(statement, execution_options)
+            if touch is not None and (found := self.touched(touch, statement, execution_options)) is not None:
+                return found
+            if can_wait():
+                native = self.execute_natively(statement, params, execution_options, bind_arguments)
+                if native is not None:
+                    return native.scalar() if _scalar_result else native
         before = self.about_to_execute()
         try:
-            result: Any = super()._execute_internal(
-                statement,
-                params,
-                execution_options=execution_options,
-                bind_arguments=bind_arguments,
-                _parent_execute_state=_parent_execute_state,
-                _add_event=_add_event,
-                _scalar_result=_scalar_result,
-            )
+            with self.turn.waited_for():
+                result: Any = super()._execute_internal(
+                    statement,
+                    params,
+                    execution_options=execution_options,
+                    bind_arguments=bind_arguments,
+                    _parent_execute_state=_parent_execute_state,
+                    _add_event=_add_event,
+                    _scalar_result=_scalar_result,
+                )
         except BaseException:
             self.has_executed(before, rows=None, failed=True)
             raise
@@ -197,6 +208,26 @@ def known_instance(session: Any, mapper: Any, key: tuple[Any, ...]) -> Any:
 def is_unflushed(session: Any) -> bool:
     """Whether a flush would have something to do."""
     return bool(session._new or session._deleted or session.identity_map._modified)
+
+
+def is_flushing(session: Any) -> bool:
+    """Whether a flush is under way, whose own loads these then are."""
+    return session._flushing
+
+
+class _InInsertOrder(set[Any]):
+    """States, in the order in which they were added to the session."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(sorted(super().__iter__(), key=lambda state: state.insert_order or 0))
+
+
+def keep_order(flush_context: Any) -> None:
+    """Let a flush walk its instances as they were added, and not as a set has them: so are association rows written.
+
+    SQLAlchemy sorts what it inserts into the tables of classes, and not what it inserts into `secondary` ones.
+    """
+    flush_context.mappers = defaultdict[Any, set[Any]](_InInsertOrder)
 
 
 def must_flush_first(session: Any) -> bool:

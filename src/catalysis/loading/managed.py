@@ -1,0 +1,111 @@
+"""The managed scope: a coroutine driven in a greenlet, where touching an unloaded attribute waits for the database.
+
+What the coroutine awaits is handed on to the event loop as it is; what an attribute access waits for is awaited here.
+No database is known in this module.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import iscoroutine
+from typing import Any, TypeVar, cast
+
+from catalysis.engine.alchemy.greenlets import (
+    ScopeGreenlet,
+    allow_eager_tasks,
+    current_greenlet,
+    in_scope,
+    running_task,
+)
+
+T = TypeVar("T")
+
+
+async def managed(awaitable: Awaitable[T]) -> T:
+    """Await it in a managed scope, and return its result.
+
+    Inside, touching an unloaded relationship, a deferred or an expired attribute of a `Session`'s instance waits
+    for the database.  A task that is started inside is outside: it gets `RelationshipNotLoaded`, or enters a scope
+    of its own.  So are threads (`asyncio.to_thread`), callbacks and sync routes.  A scope within a scope is one.
+    """
+    return await (awaitable if in_scope() else _Scope(awaitable))
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """`asyncio.run` in a managed scope, on uvloop where that is installed."""
+    with asyncio.Runner(debug=debug, loop_factory=_loop_factory()) as runner:
+        return runner.run(managed(main))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    return import_module("uvloop").new_event_loop if find_spec("uvloop") else None
+
+
+if sys.version_info >= (3, 12):
+    allow_eager_tasks()
+
+
+class _Scope(Awaitable[T]):
+    """Awaited once, by the task that the scope belongs to."""
+
+    def __init__(self, awaitable: Awaitable[T]) -> None:
+        self._awaitable = awaitable
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        scope = ScopeGreenlet(_drive)
+        scope.task = running_task()
+        scope.gr_context = (
+            current_greenlet().gr_context
+        )  # what is set inside is seen outside, as in any await
+        waited = _resumed(scope, scope.switch, self._awaitable)
+        while not scope.dead:
+            try:
+                if scope.relays:
+                    scope.relays = False
+                    given = yield waited
+                else:
+                    given = yield from waited.__await__()
+            except BaseException as error:
+                waited = _resumed(scope, scope.throw, type(error), error, error.__traceback__)
+            else:
+                waited = _resumed(scope, scope.switch, given)
+        return waited
+
+
+def _resumed(scope: ScopeGreenlet, how: Callable[..., Any], *given: Any) -> Any:
+    """Let the scope go on until it waits or ends; it comes back to whoever resumed it last."""
+    if scope.parent is not (current := current_greenlet()):
+        scope.parent = current
+    return how(*given)
+
+
+def _drive(awaitable: Awaitable[T]) -> T:
+    """Run the coroutine inside the scope's greenlet."""
+    scope = cast("ScopeGreenlet", current_greenlet())
+    coroutine = awaitable if iscoroutine(awaitable) else _awaiting(awaitable)
+    given: Any = None
+    thrown: BaseException | None = None
+    while True:
+        try:
+            if thrown is None:
+                waited = coroutine.send(given)
+            else:
+                error, thrown = thrown, None
+                try:
+                    waited = coroutine.throw(error)
+                finally:
+                    del error  # its traceback holds this frame
+        except StopIteration as end:
+            return end.value
+        scope.relays = True
+        try:
+            assert scope.parent is not None
+            given = scope.parent.switch(waited)
+        except BaseException as error:
+            thrown = error
+
+
+async def _awaiting(awaitable: Awaitable[T]) -> T:
+    return await awaitable

@@ -1,0 +1,87 @@
+"""Who was loaded together: the instances of one load, found again when one of them is touched.
+
+Nothing is noted while rows become instances.  Each carries the number of the load that brought it, and a session
+keeps its instances in the order in which they came, so that the peers of one are looked for backwards from the
+latest, until there come only strangers.  What was found is kept for the next touch, by weak reference.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from catalysis.engine.alchemy.touches import State, latest_states, load_number
+
+CHUNK = 500
+"""The most instances that one statement loads for."""
+STRANGERS = 2_000
+"""So many instances of other loads in a row end the search."""
+GROUPS = 8
+"""The groups a session keeps."""
+
+
+class Peers:
+    """The groups of one session."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[int | None, Any], _Group] = {}
+
+    def around(self, session: Any, state: State, belongs: Callable[[State], bool]) -> list[State]:
+        """The touched state and up to 499 of its peers that belong, those loaded after it first."""
+        key = (load_number(state), state.mapper.base_mapper)
+        group = self._groups.pop(key, None)
+        place = None if group is None else group.place(state)
+        if group is None or place is None:
+            group = _Group(_loaded_with(session, *key))
+            place = group.place(state)
+        self._groups[key] = group  # the latest stands last
+        while len(self._groups) > GROUPS:
+            del self._groups[next(iter(self._groups))]
+        if place is None:
+            return [state]
+        return group.around(place, belongs)
+
+    def forget(self) -> None:
+        """Let all go."""
+        self._groups.clear()
+
+
+class _Group:
+    """Weak references to the instances of one class that one load brought, in their order."""
+
+    def __init__(self, states: list[State]) -> None:
+        self._members: list[Any] = [state.obj for state in states]
+        self._places = {id(reference): place for place, reference in enumerate(self._members)}
+
+    def place(self, state: State) -> int | None:
+        return self._places.get(id(state.obj))
+
+    def around(self, place: int, belongs: Callable[[State], bool]) -> list[State]:
+        after = self._lacking(range(place, len(self._members)), belongs, CHUNK)
+        before = self._lacking(range(place - 1, -1, -1), belongs, CHUNK - len(after))
+        return [*reversed(before), *after]
+
+    def _lacking(self, places: range, belongs: Callable[[State], bool], most: int) -> list[State]:
+        found: list[State] = []
+        for place in places:
+            if len(found) >= most:
+                break
+            instance = self._members[place]()
+            state = None if instance is None else getattr(instance, "_sa_instance_state", None)
+            if state is not None and belongs(state):
+                found.append(state)
+        return found
+
+
+def _loaded_with(session: Any, number: int | None, base: Any) -> list[State]:
+    window = 2 * STRANGERS
+    while True:
+        latest = latest_states(session, window)
+        is_end = len(latest) < window
+        if is_end or not any(load_number(state) == number for state in latest[-STRANGERS:]):
+            return list(_of(latest, number, base))
+        window *= 4
+
+
+def _of(latest: list[State], number: int | None, base: Any) -> Iterator[State]:
+    for state in reversed(latest):
+        if load_number(state) == number and state.mapper.base_mapper is base:
+            yield state
