@@ -12,15 +12,19 @@ from catalysis.errors import (
     CatalysisError,
     ExplainError,
     InvalidPage,
+    LoadedWhenTouched,
     MigrationError,
     ModelError,
     RelationshipNotLoaded,
+    RepeatedQuery,
     SettingsError,
     UncommittedChanges,
     UnsupportedStatement,
 )
 from catalysis.events import CallSite, QueryEvent, subscribe
 from catalysis.integrations.temporal import activity
+from catalysis.loading.computed import Computed, count, exists, top, total
+from catalysis.loading.load import load
 from catalysis.loading.managed import managed, run
 from catalysis.models import DTO, NAMING_CONVENTION, ModelWithIdAndTimestamps, uuid7
 from catalysis.session import Session
@@ -54,6 +58,7 @@ __all__ = [
     "BulkError",
     "CallSite",
     "CatalysisError",
+    "Computed",
     "Database",
     "DatabaseDep",
     "DatabaseService",
@@ -62,6 +67,7 @@ __all__ = [
     "Health",
     "InvalidPage",
     "KeysetPage",
+    "LoadedWhenTouched",
     "MigrationError",
     "ModelError",
     "ModelWithIdAndTimestamps",
@@ -73,6 +79,7 @@ __all__ = [
     "QueryPlanNode",
     "RelationshipNotLoaded",
     "Repeated",
+    "RepeatedQuery",
     "Session",
     "SettingsError",
     "SoftDelete",
@@ -81,15 +88,20 @@ __all__ = [
     "activity",
     "bulk_insert",
     "bulk_update",
+    "count",
     "delete_where",
+    "exists",
     "explain",
     "hard_delete",
     "include_deleted",
+    "load",
     "managed",
     "paginate",
     "paginate_keyset",
     "run",
     "subscribe",
+    "top",
+    "total",
     "update_where",
     "upsert",
     "uuid7",

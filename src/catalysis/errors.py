@@ -2,7 +2,7 @@
 
     CatalysisError
     ├── ModelError               (also SQLAlchemy's InvalidRequestError and ArgumentError)
-    ├── AttributeNotLoaded       (also SQLAlchemy's MissingGreenlet)
+    ├── AttributeNotLoaded       (also SQLAlchemy's MissingGreenlet and InvalidRequestError)
     │   └── RelationshipNotLoaded
     ├── UnsupportedStatement     (also SQLAlchemy's InvalidRequestError)
     ├── SettingsError            (also ValueError)
@@ -11,6 +11,8 @@
     ├── ExplainError
     └── MigrationError
     UncommittedChanges           a UserWarning
+    LoadedWhenTouched            a UserWarning
+    RepeatedQuery                a UserWarning
 
 Each says what happened, to which statement, attribute or setting, and what to do about it.  None carries a
 parameter's value, a password or a whole URL.  Where SQLAlchemy has an exception for the same fault, ours is a
@@ -62,3 +64,11 @@ class MigrationError(CatalysisError):
 
 class UncommittedChanges(UserWarning):
     """A session was left with work that was never committed; that work is lost."""
+
+
+class LoadedWhenTouched(UserWarning):
+    """An attribute was loaded because it was touched, in a session or relationship whose `strict_loading` warns."""
+
+
+class RepeatedQuery(UserWarning):
+    """One line sent the same statement again and again: a query in a loop."""

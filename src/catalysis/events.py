@@ -172,6 +172,39 @@ def call_site() -> CallSite | None:
     return None
 
 
+# --- Where instances came from -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The statement that loaded an instance."""
+
+    sql: str
+    site: CallSite | None
+
+    def __str__(self) -> str:
+        place = "" if self.site is None else f" at {self.site}"
+        sql = " ".join(self.sql.split())
+        return f"the statement{place}: {sql if len(sql) <= _SHOWN else sql[:_SHOWN] + ' …'}"
+
+
+_SHOWN = 200
+ORIGINS = 4_096
+"""The loads that are remembered; an error about an instance of an older one does not name its statement."""
+_origins: list[tuple[int, str, CallSite | None] | None] = [None] * ORIGINS
+
+
+def note_origin(number: int, sql: str) -> None:
+    """Remember which statement a load was of; SQLAlchemy numbers them through the process."""
+    _origins[number % ORIGINS] = (number, sql, call_site())
+
+
+def origin_of(number: int | None) -> Origin | None:
+    """The statement of a load, as long as it is remembered."""
+    found = None if number is None else _origins[number % ORIGINS]
+    return None if found is None or found[0] != number else Origin(found[1], found[2])
+
+
 # --- SQLAlchemy's cursor events -------------------------------------------------------------------
 
 _STARTED = "catalysis_statement_started"

@@ -18,10 +18,12 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstanceState, registry
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import DateTime
+from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel import Field, SQLModel
 from typing_extensions import Format, get_annotations
 
 from catalysis.errors import AttributeNotLoaded, ModelError, RelationshipNotLoaded
+from catalysis.events import origin_of
 
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_N_label)s",
@@ -171,10 +173,12 @@ class DTO(BaseModel):
     def _read_only_what_is_loaded(cls, data: Any) -> Any:
         state: Any = inspect(data, raiseerr=False)
         if getattr(state, "is_instance", False) and state.has_identity and (unloaded := state.unloaded):
+            if state.session is not None and in_greenlet():
+                return data  # in a managed scope the read waits
             for name, field in cls.model_fields.items():
                 for read in _names_read(name, field, cls.model_config):
                     if read in unloaded:
-                        raise not_loaded(state, read, f"{cls.__name__} reads it")
+                        raise not_loaded(state, read, f"{cls.__name__} reads it where {NO_WAIT}")
                     if read in state.dict or hasattr(state.class_, read):
                         break  # Pydantic takes the first it finds
         return data
@@ -190,18 +194,22 @@ def _names_read(name: str, field: FieldInfo, config: ConfigDict) -> Iterator[str
         yield name
 
 
+NO_WAIT = "nothing can wait for the database"
+
+
 def not_loaded(state: InstanceState[Any], name: str, occasion: str) -> AttributeNotLoaded:
-    """The error for an attribute that is not there and cannot be waited for, with the line that mends it."""
+    """The error for an attribute that is not there and must not be waited for, with the line that mends it."""
     owner = state.mapper.class_.__name__
     relation = state.mapper.relationships.get(name)
+    origin = origin_of(state.runid)
+    source = f"\n{owner} was loaded by {origin}" if origin else ""
     if relation is None:
         return AttributeNotLoaded(
-            f"{owner}.{name} is expired or deferred, and {occasion} where nothing can wait for the database.  "
-            f"Load it first: `await session.refresh({owner.lower()}, ['{name}'])`, or undefer({owner}.{name})."
+            f"{owner}.{name} is expired or deferred, and {occasion}.  Load it first: "
+            f"`await session.refresh({owner.lower()}, ['{name}'])`, or undefer({owner}.{name}).{source}"
         )
     option = "selectinload" if relation.uselist else "joinedload"
     return RelationshipNotLoaded(
-        f"{owner}.{name} was not loaded, and {occasion} where nothing can wait for the database.  Add "
-        f".options({option}({owner}.{name})) to the statement that loads {owner}, or "
-        f"`await session.refresh({owner.lower()}, ['{name}'])`."
+        f"{owner}.{name} was not loaded, and {occasion}.  Add .options({option}({owner}.{name})) to the statement "
+        f"that loads {owner}, or `await load({owner.lower()}, {owner}.{name})` before.{source}"
     )

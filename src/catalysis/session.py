@@ -24,21 +24,18 @@ from sqlmodel.sql.expression import SelectOfScalar
 from catalysis.engine.alchemy.sessions import (
     ABSENT,
     UNSURE,
-    autoflush,
     holds_nothing,
     is_unflushed,
     known_instance,
-    must_flush_first,
     plain_key,
 )
 from catalysis.engine.coverage import getting_of, reading_of
-from catalysis.engine.plan import Reading
-from catalysis.engine.run import run, run_one
+from catalysis.engine.run import flush_first, run, run_one
 from catalysis.engine.stream import stream
 from catalysis.errors import UncommittedChanges
 from catalysis.events import fallback_reason
 from catalysis.soft_delete import MARK, SoftDelete
-from catalysis.unit_of_work import UnitOfWork, with_unit_of_work
+from catalysis.unit_of_work import Strictness, UnitOfWork, with_unit_of_work
 
 Ts = TypeVarTuple("Ts")
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -63,11 +60,20 @@ class Session(AsyncSession):
         *,
         binds: dict[Any, AsyncEngine | AsyncConnection] | None = None,
         sync_session_class: type[SyncSession] | None = None,
+        strict_loading: Strictness = "allow",
+        batch_loading: bool = True,
         **kw: Any,
     ) -> None:
-        """As SQLAlchemy's `AsyncSession`; a session class given is made to do what `UnitOfWork` does."""
+        """As SQLAlchemy's `AsyncSession`; a session class given is made to do what `UnitOfWork` does.
+
+        `strict_loading`: whether touching what was not loaded, in a managed scope, is silent, warns
+        `LoadedWhenTouched`, or raises `AttributeNotLoaded`; a relationship's own
+        `info={"strict_loading": …}` goes before it.  `batch_loading`: whether a touch loads for all peers.
+        """
         own = with_unit_of_work(sync_session_class or self.sync_session_class)
         super().__init__(bind, binds=binds, sync_session_class=own, **kw)
+        self.sync_session.strictness = strict_loading
+        self.sync_session.batches = batch_loading
 
     @overload
     async def execute(
@@ -111,7 +117,8 @@ class Session(AsyncSession):
             if isinstance(reading, str):
                 reason = reading
             else:
-                await self._flush_before(reading)
+                if reading.wants_autoflush:
+                    await flush_first(session)
                 result = await run(session, reading)
                 if result is not None:
                     return result
@@ -136,12 +143,6 @@ class Session(AsyncSession):
         finally:
             fallback_reason.reset(token)
 
-    async def _flush_before(self, reading: Reading) -> None:
-        session = self.sync_session
-        if reading.wants_autoflush and must_flush_first(session):
-            async with session.turn:
-                await greenlet_spawn(autoflush, session)
-
     if not TYPE_CHECKING:  # the parent's overloads stand
 
         async def exec(self, statement: Any, *, params: Any = None, **options: Any) -> Any:
@@ -157,7 +158,7 @@ class Session(AsyncSession):
                 if found is ABSENT:
                     reading = getting_of(session, *plain)
                     if not isinstance(reading, str):
-                        await self._flush_before(reading)
+                        await flush_first(session)
                         loaded = await run_one(session, reading)
                         if loaded is not None:
                             return loaded[0]
@@ -191,7 +192,8 @@ class Session(AsyncSession):
                 if isinstance(reading, str):
                     reason = reading
                 else:
-                    await self._flush_before(reading)
+                    if reading.wants_autoflush:
+                        await flush_first(session)
                     streamed = await stream(session, reading)
                     if streamed is not None:
                         size = reading.options.get("yield_per")

@@ -3,9 +3,10 @@
 Soft delete, the account of unsaved work, and the error for what was touched and not loaded step in here.
 """
 
+import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Executable, Result, event, inspect
@@ -15,7 +16,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.util import await_only
 
 from catalysis.engine.alchemy.compiling import own_execution_options
-from catalysis.engine.alchemy.greenlets import can_wait
+from catalysis.engine.alchemy.greenlets import can_wait, in_scope
 from catalysis.engine.alchemy.loading import autoflushes
 from catalysis.engine.alchemy.sessions import (
     HookedSession,
@@ -29,10 +30,11 @@ from catalysis.engine.alchemy.statements import remove_option
 from catalysis.engine.alchemy.touches import Touch
 from catalysis.engine.coverage import reading_of
 from catalysis.engine.run import run
+from catalysis.errors import LoadedWhenTouched
 from catalysis.events import NOT_A_READ, CallSite, call_site, fallback_reason
 from catalysis.loading.batch import load_with_peers
 from catalysis.loading.peers import Peers
-from catalysis.models import not_loaded
+from catalysis.models import NO_WAIT, not_loaded
 from catalysis.soft_delete import (
     MARK,
     ONLY_UNMARKED,
@@ -47,6 +49,7 @@ from catalysis.soft_delete import (
 from catalysis.unsaved import UnsavedWork
 
 Entity = TypeVar("Entity")
+Strictness = Literal["allow", "warn", "raise"]
 
 
 class UnitOfWork(HookedSession):
@@ -65,6 +68,8 @@ class UnitOfWork(HookedSession):
         self.peers = Peers()
         self.batches = True
         """Whether a touch loads for all peers."""
+        self.strictness: Strictness = "allow"
+        """What a touch that has to load does in a managed scope."""
 
     def _joins_a_transaction(self) -> bool:
         if not isinstance(self.bind, Connection) or not self.bind.in_transaction():
@@ -83,6 +88,20 @@ class UnitOfWork(HookedSession):
     def with_defaults(self, statement: Any) -> Any:
         """The statement without marked rows, unless it asks for them."""
         return without_marked(statement, sees_deleted=self._sees_deleted)
+
+    def _heed_strictness(self, touch: Touch) -> None:
+        info: Mapping[Any, Any] = {} if touch.relationship is None else touch.relationship.info
+        strictness = info.get("strict_loading", self.strictness)
+        if strictness == "allow":
+            return
+        error = not_loaded(touch.state, touch.name, f"it was touched, and strict_loading says {strictness!r}")
+        if strictness == "raise":
+            raise error
+        site = call_site()
+        if site is None:
+            warnings.warn(LoadedWhenTouched(str(error)), stacklevel=2)
+        else:
+            warnings.warn_explicit(LoadedWhenTouched(str(error)), None, site.file, site.line)
 
     def execute_natively(
         self,
@@ -115,7 +134,9 @@ class UnitOfWork(HookedSession):
             AttributeNotLoaded: nothing can wait here; SQLAlchemy would fail in the driver, with a bare MissingGreenlet.
         """
         if not can_wait():
-            raise not_loaded(touch.state, touch.name, "it was touched")
+            raise not_loaded(touch.state, touch.name, f"it was touched where {NO_WAIT}")
+        if in_scope():
+            self._heed_strictness(touch)
         if self.batches and not is_flushing(self):
             if autoflushes({**own_execution_options(statement), **execution_options}):
                 self._flush_first()

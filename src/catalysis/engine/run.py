@@ -16,14 +16,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy import loading
-from catalysis.engine.alchemy.sessions import HookedSession, holds_nothing
+from catalysis.engine.alchemy.sessions import HookedSession, autoflush, holds_nothing, must_flush_first
 from catalysis.engine.binding import Sent, bind
 from catalysis.engine.collector import MANY, paused
 from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.learning import is_generated, load_rows
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
-from catalysis.events import QueryEvent, call_site, emit, is_heard
+from catalysis.events import QueryEvent, call_site, emit, is_heard, note_origin
 
 ATTEMPTS = 2
 """How often a read outside a transaction is tried: it changes nothing, and a fresh connection may do better."""
@@ -41,7 +41,17 @@ async def run(session: HookedSession, reading: Reading) -> Result[Any] | None:
         return None
     if await is_generated(session, reading, sent, answer.describe):
         return loading.result_of(*await _hydrate(session, reading, answer))
-    return await greenlet_spawn(load_rows, session, reading, sent, answer)
+    result = await greenlet_spawn(load_rows, session, reading, sent, answer)
+    if (number := loading.number_of(result)) is not None:
+        note_origin(number, sent.sql)
+    return result
+
+
+async def flush_first(session: HookedSession) -> None:
+    """Send what is not flushed, as SQLAlchemy does before a statement that wants it."""
+    if must_flush_first(session):
+        async with session.turn:
+            await greenlet_spawn(autoflush, session)
 
 
 async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None:
@@ -132,6 +142,7 @@ async def _hydrate(
     assert plan.recipe is not None
     assert plan.hydrator is not None
     load = loading.Load(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
+    note_origin(load.number, plan.compiled.string)
     if len(answer.rows) < MANY:
         rows = plan.hydrator(answer.rows, load)
     else:
@@ -141,12 +152,12 @@ async def _hydrate(
         load.adopt()
     if plan.recipe.row.loads_after:
         while calls := load.take_post_loads():
-            await _load_after(session, calls)
+            await load_together(session, calls)
     return load, rows
 
 
-async def _load_after(session: HookedSession, calls: Sequence[Callable[[], None]]) -> None:
-    """Load what does not depend on each other at once, outside a transaction."""
+async def load_together(session: HookedSession, calls: Sequence[Callable[[], None]]) -> None:
+    """Load what does not depend on each other, outside a transaction at once; each call runs in a greenlet."""
     if len(calls) > 1 and holds_nothing(session) and not session.turn.is_ours:
         tasks = [asyncio.ensure_future(greenlet_spawn(call)) for call in calls]
         try:

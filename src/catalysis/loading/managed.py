@@ -59,6 +59,7 @@ class _Scope(Awaitable[T]):
         scope.gr_context = (
             current_greenlet().gr_context
         )  # what is set inside is seen outside, as in any await
+        given: Any
         waited = _resumed(scope, scope.switch, self._awaitable)
         while not scope.dead:
             try:
@@ -66,12 +67,16 @@ class _Scope(Awaitable[T]):
                     scope.relays = False
                     given = yield waited
                 else:
-                    given = yield from waited.__await__()
+                    given = yield from _awaited(waited)
             except BaseException as error:
                 waited = _resumed(scope, scope.throw, type(error), error, error.__traceback__)
             else:
                 waited = _resumed(scope, scope.switch, given)
         return waited
+
+
+def _awaited(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
+    return awaitable.__await__()
 
 
 def _resumed(scope: ScopeGreenlet, how: Callable[..., Any], *given: Any) -> Any:

@@ -46,10 +46,10 @@ def can_wait() -> bool:
 
 
 _shim: Any = concurrency
-_SpawnedGreenlet: Any = _shim._concurrency_shim._AsyncIoGreenlet
+_Spawned: type[greenlet] = _shim._concurrency_shim._AsyncIoGreenlet
 
 
-class _Reparented(_SpawnedGreenlet):
+class _Reparented(_Spawned):
     """SQLAlchemy's greenlet of one call, which goes back to whoever resumed it last.
 
     SQLAlchemy's own goes back to where it was made.  An eager task makes it inside the scope of the task that

@@ -48,6 +48,11 @@ def loaded(
     )
 
 
+def number_of(result: Any) -> int | None:
+    """The number of the load that a result belongs to; None for one without instances."""
+    return getattr(getattr(result, "context", None), "runid", None)
+
+
 def new_run() -> int:
     """A number for one load, by which SQLAlchemy knows the instances it has met in it."""
     return cast("Any", loading)._new_runid()

@@ -1,14 +1,15 @@
 """How a touched attribute is loaded: its statement is recognised, and sent for many instances at once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
 from sqlalchemy import Result, inspect, select, tuple_
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
-from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, RelationshipProperty
+from sqlalchemy.orm import InstanceState, PassiveFlag, RelationshipProperty
 from sqlalchemy.orm.collections import collection_adapter
+from sqlalchemy.orm.context import _ORMCompileState  # pyright: ignore[reportPrivateUsage]
 from sqlalchemy.orm.interfaces import RelationshipDirection
 
 State = InstanceState[Any]
@@ -75,6 +76,7 @@ def may_load_for(state: State, touch: Touch, session: Any) -> bool:
         return (
             other.mapper is own.mapper
             and other.load_options == own.load_options
+            and (not own.load_options or other.load_path == own.load_path)
             and touch.keys <= other.unloaded
             and not touch.keys & other.callables.keys()
         )
@@ -93,7 +95,7 @@ def is_batched(touch: Touch) -> bool:
     state = touch.state
     if state.key is None or state.session_id is None:
         return False
-    prop = touch.relationship
+    prop: Any = touch.relationship
     if prop is None:
         return True
     impl: Any = state.manager[prop.key].impl
@@ -128,7 +130,7 @@ def load_relationship(session: Any, prop: Relationship, states: Sequence[State])
     waiting = _from_identity_map(session, prop, loader, states)
     if not waiting:
         return
-    first = waiting[0]
+    first: Any = waiting[0]
     path = first.load_path if first.load_options else first.mapper._path_registry
     loader._load_for_path(
         _Context(session, first.load_options),
@@ -170,24 +172,36 @@ def _from_identity_map(
 
 
 def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) -> None:
-    """Load columns of instances that lack them, with one statement; inside a greenlet."""
-    mapper: Mapper[Any] = states[0].mapper
-    columns = mapper.primary_key
-    key = tuple_(*columns) if len(columns) > 1 else columns[0]
-    wanted = [cast("Any", state).key[1] for state in states]
-    statement: Any = select(mapper).where(
-        key.in_(wanted if len(columns) > 1 else [only for (only,) in wanted])
-    )
-    statement = statement.options(*states[0].load_options)
-    statement = statement._update_compile_options({"_only_load_props": keys | mapper._primary_key_propkeys})  # pyright: ignore
+    """Load columns of instances that lack them, with one statement; inside a greenlet.
+
+    The states are of one class and agree on their options.
+    """
+    first: Any = states[0]
+    mapper: Any = first.mapper
+    columns: list[Any] = list(mapper.primary_key)
+    identities: list[Any] = [cast("Any", state).key[1] for state in states]
+    single = len(columns) == 1
+    wanted = columns[0].in_([only for (only,) in identities]) if single else tuple_(*columns).in_(identities)
+    statement: Any = select(mapper).where(wanted)
+    compile_options = _own_context.default_compile_options + {
+        "_only_load_props": keys | mapper._primary_key_propkeys
+    }
+    if first.load_options:  # as SQLAlchemy does for one
+        compile_options += {"_current_path": first.load_path.parent}
+        statement = statement.options(*first.load_options)
+    statement._compile_options = compile_options
     session.execute(statement, execution_options=_WITHOUT_FLUSH).unique().all()
+
+
+_own_context: Any = _ORMCompileState
 
 
 def answer_for(touch: Touch) -> Result[Any]:
     """What SQLAlchemy's own statement would have brought, now that the attribute is there."""
     state = touch.state
     if touch.relationship is None:
-        found = () if touch.keys & state.unloaded else (state.obj(),)
+        is_missing = touch.keys & state.unloaded & set(state.mapper.column_attrs.keys())
+        found = () if is_missing else (state.obj(),)
     else:
         found = _values(touch.relationship, state)
     return IteratorResult(SimpleResultMetaData(["entity"]), iter([(each,) for each in found]))
@@ -200,11 +214,8 @@ def _values(prop: Relationship, state: State) -> Sequence[Any]:
     return list(collection_adapter(value)) if prop.uselist else (value,)
 
 
-def values_at(states: Iterable[State], prop: Relationship) -> Iterator[State]:
+def states_at(states: Iterable[State], prop: Relationship) -> Iterator[State]:
     """The states of the instances that a relationship leads to from these."""
     for state in states:
         for instance in _values(prop, state):
-            yield cast("Any", inspect(instance))
-
-
-Loading = Callable[[], None]
+            yield inspect(instance)

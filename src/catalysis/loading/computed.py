@@ -1,0 +1,136 @@
+"""What is computed of a relationship for many parents at once: a count, whether there is any, a sum, the first few.
+
+Loading the children to count them is an N+1 of rows, which batched loading cannot see.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from sqlalchemy import ColumnElement, Row, Select, and_, func, select, tuple_
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Mapper, aliased
+
+from catalysis.engine.alchemy.touches import is_relationship
+
+T = TypeVar("T")
+Selected = Select[*tuple[Any, ...]]
+
+MOST = 5_000
+"""The most parents that one statement is sent for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed(Generic[T]):
+    """What `load` computes for each object; made by `count`, `exists`, `total` and `top`."""
+
+    name: str
+    relationship: Any
+    statement: Callable[[Any, list[Any], ColumnElement[bool]], Selected]
+    """(parent's alias, its key's columns, which parents) → rows of the key and what belongs to it."""
+    collect: Callable[[list[Row[Any]]], T]
+    """What the rows of one parent, without the key, come to."""
+    none: Callable[[], T]
+    """What a parent without rows has."""
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.relationship})"
+
+    @property
+    def owner(self) -> Mapper[Any]:
+        """The class of the parents."""
+        return self.relationship.parent.mapper
+
+    def compute(self, session: Any, keys: Sequence[tuple[Any, ...]], values: dict[Any, T]) -> None:
+        """Put the value of each parent that has one under its key; inside a greenlet."""
+        parent: Any = aliased(self.owner.class_)
+        columns = [getattr(parent, self.owner.get_property_by_column(c).key) for c in self.owner.primary_key]
+        single = len(columns) == 1
+        wanted = columns[0].in_([key[0] for key in keys]) if single else tuple_(*columns).in_(keys)
+        rows: dict[Any, list[Any]] = {}
+        for row in session.execute(
+            self.statement(parent, columns, wanted), execution_options={"autoflush": False}
+        ).unique():
+            rows.setdefault(tuple(row[: len(columns)]), []).append(row[len(columns) :])
+        for key, own in rows.items():
+            values[key] = self.collect(own)
+
+
+def count(relationship: Any, *criteria: ColumnElement[bool] | bool) -> Computed[int]:
+    """How many there are: `await load(groups, count(Group.memberships, Membership.active))`, a list of numbers."""
+    target = _target("count", relationship)
+    key = target.primary_key
+    distinct = (
+        relationship.property.secondary is not None and len(key) == 1
+    )  # as the collection has each once
+    number = func.count(key[0].distinct()) if distinct else func.count()
+
+    def statement(parent: Any, columns: list[Any], wanted: Any) -> Selected:
+        return _joined(relationship, parent, (wanted, *criteria), [*columns, number]).group_by(*columns)
+
+    return Computed("count", relationship, statement, lambda rows: rows[0][0], int)
+
+
+def exists(relationship: Any, *criteria: ColumnElement[bool] | bool) -> Computed[bool]:
+    """Whether there is one: `await load(users, exists(User.tasks, Task.done))`, a list of booleans."""
+    _target("exists", relationship)
+
+    def statement(parent: Any, columns: list[Any], wanted: Any) -> Selected:
+        leads = getattr(parent, relationship.key)
+        condition = and_(*cast("Any", criteria)) if criteria else None
+        found = leads.any(condition) if relationship.property.uselist else leads.has(condition)
+        return select(*columns).where(wanted, found)
+
+    return Computed("exists", relationship, statement, lambda _: True, bool)
+
+
+def total(relationship: Any, column: Any, *criteria: ColumnElement[bool] | bool) -> Computed[Any]:
+    """The sum of a column: `await load(users, total(User.orders, Order.amount))`; 0 where there is none."""
+    _target("total", relationship)
+
+    def statement(parent: Any, columns: list[Any], wanted: Any) -> Selected:
+        return _joined(relationship, parent, (wanted, *criteria), [*columns, func.sum(column)]).group_by(
+            *columns
+        )
+
+    return Computed("total", relationship, statement, lambda rows: rows[0][0] or 0, int)
+
+
+def top(
+    relationship: Any, n: int, *criteria: ColumnElement[bool] | bool, order_by: Any = ()
+) -> Computed[list[Any]]:
+    """The first `n` of each: `await load(users, top(User.tasks, 3, order_by=Task.created_at.desc()))`.
+
+    A list of lists of instances, in their order; ties go by the primary key.
+
+    Raises:
+        ArgumentError: `n` is less than one.
+    """
+    target = _target("top", relationship)
+    if n < 1:
+        raise ArgumentError(f"top() takes the first n of each, with n at least 1; it was given {n}.")
+    entity: Any = target.class_
+    order: list[Any] = [*order_by] if isinstance(order_by, list | tuple) else [order_by]
+    identity = [getattr(entity, target.get_property_by_column(c).key) for c in target.primary_key]
+
+    def statement(parent: Any, columns: list[Any], wanted: Any) -> Selected:
+        place = func.row_number().over(partition_by=columns, order_by=[*order, *identity]).label("place")
+        labelled = [column.label(f"parent_{i}") for i, column in enumerate(columns)]
+        children = [column.label(f"child_{i}") for i, column in enumerate(identity)]
+        placed = _joined(relationship, parent, (wanted, *criteria), [*labelled, *children, place]).subquery()
+        first = select(*[placed.c[f"parent_{i}"] for i in range(len(columns))], entity)
+        same = [own == placed.c[f"child_{i}"] for i, own in enumerate(identity)]
+        return first.join(placed, and_(*same)).where(placed.c.place <= n).order_by(placed.c.place)
+
+    return Computed("top", relationship, statement, lambda rows: [each for (each,) in rows], list)
+
+
+def _target(name: str, relationship: Any) -> Mapper[Any]:
+    prop = getattr(relationship, "property", None)
+    if not is_relationship(prop):
+        raise ArgumentError(f"{name}() takes a relationship, as in {name}(Group.memberships).")
+    return cast("Any", prop).mapper
+
+
+def _joined(relationship: Any, parent: Any, criteria: Sequence[Any], columns: Sequence[Any]) -> Selected:
+    return select(*columns).select_from(parent).join(getattr(parent, relationship.key)).where(*criteria)

@@ -1,0 +1,172 @@
+"""`load`: attributes of many objects at once, said out loud; works anywhere, in a managed scope or not."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar, cast, overload
+
+from sqlalchemy import inspect
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Mapper
+from sqlalchemy.orm.exc import DetachedInstanceError
+
+from catalysis.engine.alchemy.sessions import HookedSession
+from catalysis.engine.alchemy.touches import (
+    State,
+    is_relationship,
+    load_columns,
+    load_relationship,
+    states_at,
+)
+from catalysis.engine.run import flush_first, load_together
+from catalysis.loading.computed import MOST, Computed
+from catalysis.loading.peers import CHUNK
+
+T = TypeVar("T")
+
+
+@overload
+async def load(objects: object | Iterable[object], computed: Computed[T], /) -> list[T]: ...
+@overload
+async def load(objects: object | Iterable[object], /, *attributes: Any) -> None: ...
+async def load(objects: object | Iterable[object], /, *attributes: Any) -> Any:
+    """Load what the objects lack of these attributes, with one statement for each and 500 objects.
+
+    `await load(tasks, Task.user, User.role)`: an attribute is loaded for those given whose class has it, and for
+    those that an attribute before it leads to.  Relationships and deferred or expired columns will do; what is
+    loaded already stays as it is.  Outside a transaction, what does not depend on each other is loaded at once.
+
+    `await load(groups, count(Group.memberships))`: returns a list of one value for each object, in their order;
+    see `count`, `exists`, `total` and `top`.
+
+    Raises:
+        InvalidRequestError: an attribute belongs to none of the objects, or they are not a `Session`'s.
+        DetachedInstanceError: an object belongs to no session any more.
+    """
+    if len(attributes) == 1 and isinstance(attributes[0], Computed):
+        return await _compute(list(_each(objects)), cast("Computed[Any]", attributes[0]))
+    given = _states(_each(objects))
+    for session, states in _by_session(given).items():
+        await _load(session, states, attributes)
+    if not given:
+        return
+    _belongs_to_some({state.mapper for state in given}, attributes)
+
+
+def _each(objects: object | Iterable[object]) -> Iterable[object]:
+    if inspect(objects, raiseerr=False) is not None:
+        return (objects,)
+    return cast("Iterable[object]", objects)
+
+
+def _states(objects: Iterable[object]) -> list[State]:
+    """Their states, without those that no row stands behind yet: they have nothing to load."""
+    found: list[State] = []
+    for each in objects:
+        state: Any = inspect(each, raiseerr=False)
+        if not getattr(state, "is_instance", False):
+            raise InvalidRequestError(f"load() takes mapped instances; {type(each).__name__} is none.")
+        if state.detached:
+            raise DetachedInstanceError(
+                f"This {type(each).__name__} belongs to no session, so nothing can be loaded for it.  Load it "
+                "while its session is open, or bring it back: `session.add(it)`."
+            )
+        if state.has_identity:
+            found.append(state)
+    return found
+
+
+def _by_session(states: Iterable[State]) -> dict[HookedSession, list[State]]:
+    found: dict[HookedSession, list[State]] = {}
+    for state in states:
+        session = state.session
+        if not isinstance(session, HookedSession):
+            raise InvalidRequestError(
+                f"load() needs instances of a catalysis.Session; this {state.mapper.class_.__name__} is of a "
+                f"{type(session).__name__}."
+            )
+        found.setdefault(session, []).append(state)
+    return found
+
+
+def _belongs_to_some(mappers: set[Mapper[Any]], attributes: Sequence[Any]) -> None:
+    for attribute in attributes:
+        if not any(_may_have(mapper, attribute) for mapper in mappers):
+            raise InvalidRequestError(
+                f"load(): none of the objects is a {attribute.class_.__name__}, nor does an attribute before "
+                f"{attribute} lead to one.  Give {attribute.class_.__name__} objects, or the way to them first."
+            )
+        if is_relationship(prop := attribute.property):
+            mappers = mappers | {prop.mapper}
+
+
+def _may_have(mapper: Mapper[Any], attribute: Any) -> bool:
+    return mapper.isa(attribute.parent.mapper) or attribute.parent.mapper.isa(mapper)
+
+
+async def _load(session: HookedSession, states: list[State], attributes: Sequence[Any]) -> None:
+    await flush_first(session)
+    reached = dict.fromkeys(states)
+    for wave in _waves(attributes):
+        calls: list[Callable[[], None]] = []
+        owners: list[tuple[Any, list[State]]] = []
+        for attribute in wave:
+            own = [state for state in reached if state.mapper.isa(attribute.parent.mapper)]
+            calls += _calls(session, attribute, own)
+            owners.append((attribute.property, own))
+        await load_together(session, calls)
+        for prop, own in owners:
+            if is_relationship(prop):
+                reached |= dict.fromkeys(states_at(own, prop))
+
+
+def _waves(attributes: Sequence[Any]) -> Iterator[list[Any]]:
+    """Attributes that do not lead to each other's owners, which can be loaded at once."""
+    wave: list[Any] = []
+    for attribute in attributes:
+        if any(
+            is_relationship(each.property) and _may_have(each.property.mapper, attribute) for each in wave
+        ):
+            yield wave
+            wave = []
+        wave.append(attribute)
+    if wave:
+        yield wave
+
+
+def _calls(session: HookedSession, attribute: Any, owners: Iterable[State]) -> Iterator[Callable[[], None]]:
+    """A function for each statement: for 500 instances that lack the attribute and agree on their options."""
+    alike: dict[Any, list[State]] = {}
+    key = attribute.key
+    for state in owners:
+        if key not in state.dict:
+            options: Any = cast("Any", state).load_options
+            alike.setdefault((state.mapper, options, state.load_path if options else None), []).append(state)
+    for states in alike.values():
+        for start in range(0, len(states), CHUNK):
+            chunk = states[start : start + CHUNK]
+            if is_relationship(attribute.property):
+                yield partial(load_relationship, session, attribute.property, chunk)
+            else:
+                yield partial(load_columns, session, chunk, frozenset((key,)))
+
+
+async def _compute(objects: list[object], computed: Computed[Any]) -> list[Any]:
+    states = _states(objects)
+    if states and not all(state.mapper.isa(computed.owner) for state in states):
+        raise InvalidRequestError(
+            f"load(): {computed} is computed for {computed.owner.class_.__name__} objects alone."
+        )
+    values: dict[Any, Any] = {}
+    for session, own in _by_session(states).items():
+        await flush_first(session)
+        keys = list(dict.fromkeys(cast("Any", state).key[1] for state in own))
+        chunks = [keys[start : start + MOST] for start in range(0, len(keys), MOST)]
+        await load_together(session, [partial(computed.compute, session, chunk, values) for chunk in chunks])
+        values |= {(id(session), key): values.pop(key) for key in keys if key in values}
+    return [_value(each, computed, values) for each in objects]
+
+
+def _value(instance: object, computed: Computed[Any], values: dict[Any, Any]) -> Any:
+    state: Any = inspect(instance)
+    key = (id(state.session), state.key[1]) if state.has_identity else None
+    return values[key] if key in values else computed.none()
