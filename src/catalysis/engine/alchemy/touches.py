@@ -183,9 +183,10 @@ def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) ->
     single = len(columns) == 1
     wanted = columns[0].in_([only for (only,) in identities]) if single else tuple_(*columns).in_(identities)
     statement: Any = select(mapper).where(wanted)
-    compile_options = _own_context.default_compile_options + {
-        "_only_load_props": keys | mapper._primary_key_propkeys
-    }
+    needed = set(mapper._primary_key_propkeys)
+    if mapper.polymorphic_on is not None:
+        needed.add(mapper.get_property_by_column(mapper.polymorphic_on).key)
+    compile_options = _own_context.default_compile_options + {"_only_load_props": keys | needed}
     if first.load_options:  # as SQLAlchemy does for one
         compile_options += {"_current_path": first.load_path.parent}
         statement = statement.options(*first.load_options)
@@ -204,7 +205,9 @@ def answer_for(touch: Touch) -> Result[Any]:
         found = () if is_missing else (state.obj(),)
     else:
         found = _values(touch.relationship, state)
-    return IteratorResult(SimpleResultMetaData(["entity"]), iter([(each,) for each in found]))
+    # As SQLAlchemy's own of instances: told apart by identity, since they need not be hashable.
+    described = SimpleResultMetaData(["entity"], _create_unique_filters=lambda _: [id])
+    return IteratorResult(described, iter([(each,) for each in found]))
 
 
 def _values(prop: Relationship, state: State) -> Sequence[Any]:

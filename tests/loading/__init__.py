@@ -1,0 +1,1 @@
+"""Managed scopes, batched loading, load() and what is computed of relationships."""
