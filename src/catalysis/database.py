@@ -108,6 +108,7 @@ class Database:
     def session(self, **options: Any) -> Session:
         """A new session, for `async with`; nothing expires at its commits unless `expire_on_commit=True`."""
         options.setdefault("expire_on_commit", False)
+        options.setdefault("strict_loading", self.settings.strict_loading)
         return Session(self.engine, **options)
 
     async def transaction(self, work: Callable[[Session], Awaitable[T]], *, retries: int = 5) -> T:

@@ -101,6 +101,15 @@ class DatabaseSettings(BaseSettings):
         description="PostgreSQL behind a pooler in transaction mode (PgBouncer): no statement is prepared by name",
     )
     busy_timeout: float = Field(default=5, ge=0, description="SQLite: longest wait for another writer")
+    strict_loading: Literal["allow", "warn", "raise"] = Field(
+        default="allow",
+        description="in a managed scope, touching what was not loaded loads it, and may warn; or raises",
+    )
+    warn_repeated: int | None = Field(
+        default=None,
+        ge=2,
+        description="development: warn when a request sends a statement from one line so many times",
+    )
     echo: bool = Field(default=False, description="log every statement, without its parameters")
 
     @field_validator("url", mode="after")

@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection
 from catalysis.database import Database, DatabaseService
 from catalysis.errors import InvalidPage
 from catalysis.events import CallSite
+from catalysis.integrations.asgi import ManagedScope
 from catalysis.integrations.constraints import violated_constraint
 from catalysis.session import Session
 
@@ -65,6 +66,11 @@ def lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Database]]]:
     """`FastAPI(lifespan=lifespan(db))`: the routes use `db` (default: the process's own), closed at shutdown.
 
+    They run in a managed scope, with their dependencies, `response_model` and websockets: touching what was not
+    loaded loads it.  Routes written with `def` run in a thread, which is outside.  With `warn_repeated` set in the
+    database's settings (`DATABASE_WARN_REPEATED=5`, for development) a request that sends a statement from one line
+    so many times warns `RepeatedQuery`.
+
     It yields the state that carries `db` to mounted applications; inside a lifespan of your own:
     `async with lifespan(db)(app) as state: yield state`.
 
@@ -77,9 +83,12 @@ def lifespan(
         used = app.state.database = database or DatabaseService.database()
         if create_tables is not False:
             await used.create_all(None if create_tables is True else create_tables)
+        within = app.router.middleware_stack  # innermost, so that no middleware's task comes between
+        app.router.middleware_stack = ManagedScope(within, warn_repeated=used.settings.warn_repeated)
         try:
             yield {"database": used}
         finally:
+            app.router.middleware_stack = within
             await used.close()
 
     return live

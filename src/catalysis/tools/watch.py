@@ -1,5 +1,6 @@
 """Watching the statements of one block of code: a list of events, and the questions one asks of it."""
 
+import re
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,37 @@ class Repeated:
         """The line that sends it."""
         return self.site.line
 
+    @property
+    def replacement(self) -> str:
+        """What to write in its place."""
+        if (lookup := _LOOKUP.search(self.sql)) is not None:
+            key = f"{lookup['table']}.{lookup['column']}"
+            return (
+                f"It looks rows up by {key}, one at a time: collect the values and send one statement, "
+                f"`select(…).where(….{lookup['column']}.in_(values))`, or touch a relationship that leads there, "
+                "which is loaded for all at once."
+            )
+        return (
+            "It is a query in a loop: send it once for all, with in_(…) or a join; for counts, sums and the first "
+            "few of each there is `await load(objects, count(…))`."
+        )
+
     def __str__(self) -> str:
-        return f"{self.count} times from {self.site} in {self.site.function}: {self.sql}"
+        sql = " ".join(self.sql.split())
+        return f"{self.count} times from {self.site} in {self.site.function}: {sql}\n{self.replacement}"
+
+
+_LOOKUP = re.compile(
+    r"\bFROM (?P<from>\S+)\s+WHERE (?P<table>[\w.\"]+)\.(?P<column>[\w\"]+) = (\?|\$\d+(::\w+)?)\s*(LIMIT .*)?$"
+)
+"""A statement over one table that asks for one value of one column."""
+
+
+def _line_of(event: QueryEvent) -> str:
+    path = "native" if event.native else f"SQLAlchemy: {event.reason}"
+    rows = "" if event.rows is None else f"{event.rows} rows"
+    sql = " ".join(event.sql.split())
+    return f"{event.seconds * 1000:8.2f} ms  {rows:>10}  [{path}]  {event.site or ''}  {sql}"
 
 
 class QueryLog(Sequence[QueryEvent]):
@@ -57,14 +87,31 @@ class QueryLog(Sequence[QueryEvent]):
         else:
             self.dropped += 1
 
+    def assert_statements(self, expected: int) -> None:
+        """Raise AssertionError, with a list of the statements, unless so many were sent."""
+        sent = len(self) + self.dropped
+        if sent != expected:
+            raise AssertionError(
+                f"{sent} statements were sent where {expected} are expected:\n{self.report()}"
+            )
+
+    def report(self) -> str:
+        """The statements, a line each: number, milliseconds, rows, path, call site, SQL."""
+        lines = [f"{n:4}  {_line_of(event)}" for n, event in enumerate(self, 1)]
+        return "\n".join([*lines, f"and {self.dropped} more"] if self.dropped else lines)
+
     def repeated(self, at_least: int = 3) -> list[Repeated]:
         """Statements sent `at_least` times from the same line, most frequent first."""
         counts = Counter((event.sql, event.site) for event in self._events if event.site is not None)
         return [Repeated(sql, site, n) for (sql, site), n in counts.most_common() if n >= at_least]
 
 
+LIMIT = 10_000
+"""Statements a log keeps, unless told otherwise."""
+
+
 @contextmanager
-def watch_queries(*, limit: int = 10_000) -> Generator[QueryLog]:
+def watch_queries(*, limit: int = LIMIT) -> Generator[QueryLog]:
     """Hear the statements of this task, and of the tasks it starts, for the length of the block.
 
     Yields:
