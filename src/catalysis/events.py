@@ -191,12 +191,18 @@ class Origin:
 _SHOWN = 200
 ORIGINS = 4_096
 """The loads that are remembered; an error about an instance of an older one does not name its statement."""
-_origins: list[tuple[int, str, CallSite | None] | None] = [None] * ORIGINS
+_origins: list[tuple[int, str, CallSite | None, int] | None] = [None] * ORIGINS
 
 
-def note_origin(number: int, sql: str) -> None:
-    """Remember which statement a load was of; SQLAlchemy numbers them through the process."""
-    _origins[number % ORIGINS] = (number, sql, call_site())
+def note_origin(number: int, sql: str, rows: int) -> None:
+    """Remember which statement a load was of, and its rows; SQLAlchemy numbers loads through the process."""
+    _origins[number % ORIGINS] = (number, sql, call_site(), rows)
+
+
+def rows_of(number: int | None) -> int:
+    """The rows of a load, as long as it is remembered; else 0."""
+    found = None if number is None else _origins[number % ORIGINS]
+    return found[3] if found is not None and found[0] == number else 0
 
 
 def origin_of(number: int | None) -> Origin | None:

@@ -23,7 +23,7 @@ from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.learning import is_generated, load_rows
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
-from catalysis.events import QueryEvent, call_site, emit, is_heard, note_origin
+from catalysis.events import QueryEvent, call_site, emit, is_heard, note_origin, rows_of
 
 ATTEMPTS = 2
 """How often a read outside a transaction is tried: it changes nothing, and a fresh connection may do better."""
@@ -43,7 +43,7 @@ async def run(session: HookedSession, reading: Reading) -> Result[Any] | None:
         return loading.result_of(*await _hydrate(session, reading, answer))
     result = await greenlet_spawn(load_rows, session, reading, sent, answer)
     if (number := loading.number_of(result)) is not None:
-        note_origin(number, sent.sql)
+        note_origin(number, sent.sql, len(answer.rows))
     return result
 
 
@@ -142,14 +142,14 @@ async def _hydrate(
     assert plan.recipe is not None
     assert plan.hydrator is not None
     load = loading.Load(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
-    note_origin(load.number, plan.compiled.string)
+    note_origin(load.number, plan.compiled.string, len(answer.rows))
     if len(answer.rows) < MANY:
         rows = plan.hydrator(answer.rows, load)
     else:
         with paused(len(answer.rows)):
             rows = plan.hydrator(answer.rows, load)
     if len(rows) > 1:  # one alone has no peers, and may be somebody's peer already
-        load.adopt()
+        load.adopt(lambda number: rows_of(number) <= len(rows))
     if plan.recipe.row.loads_after:
         while calls := load.take_post_loads():
             await load_together(session, calls)

@@ -20,12 +20,12 @@ from catalysis.loading.peers import Peers
 def load_with_peers(session: Any, peers: Peers, touch: Touch) -> Result[Any] | None:
     """Load what is touched for the instance and its peers, and answer the touch; inside a greenlet.
 
-    None: it has no peers that lack the attribute, or its statement serves it alone; SQLAlchemy loads it by itself.
+    None: its statement serves it alone, or it is a relationship and no peer lacks it; SQLAlchemy loads it by itself.
     """
     if not is_batched(touch):
         return None
     states = peers.around(session, touch.state, lambda state: may_load_for(state, touch, session))
-    if len(states) < 2:
+    if len(states) < 2 and touch.relationship is not None:
         return None
     load_touched(session, touch, states)
     return answer_for(touch)

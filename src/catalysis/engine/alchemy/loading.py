@@ -137,10 +137,12 @@ class Load:
             self.met_again.append(instance)
         return instance
 
-    def adopt(self) -> None:
-        """Count those that were met again to this load; SQLAlchemy must be through with the rows."""
+    def adopt(self, from_load: Callable[[int | None], bool]) -> None:
+        """Count those that were met again, and came by such a load, to this one; when all rows are instances."""
         for instance in self.met_again:
-            instance_state(instance).runid = self.number
+            state: Any = instance_state(instance)
+            if from_load(state.runid):
+                state.runid = self.number
         self.met_again.clear()
 
     def after(self, number: int) -> Any:

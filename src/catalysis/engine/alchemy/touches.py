@@ -78,7 +78,6 @@ def may_load_for(state: State, touch: Touch, session: Any) -> bool:
             and other.load_options == own.load_options
             and (not own.load_options or other.load_path == own.load_path)
             and touch.keys <= other.unloaded
-            and not touch.keys & other.callables.keys()
         )
     key = touch.relationship.key
     return (
@@ -191,7 +190,10 @@ def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) ->
         compile_options += {"_current_path": first.load_path.parent}
         statement = statement.options(*first.load_options)
     statement._compile_options = compile_options
+    numbers = [(state, state.runid) for state in states]
     session.execute(statement, execution_options=_WITHOUT_FLUSH).unique().all()
+    for state, number in numbers:  # it came by another load, and is still the peer of those
+        state.runid = number
 
 
 _own_context: Any = _ORMCompileState

@@ -1,0 +1,460 @@
+"""One touch loads for all peers: who they are, in which chunks, and what is inherited."""
+
+import gc
+import warnings
+import weakref
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, event, func, select
+from sqlalchemy.ext.asyncio import AsyncAttrs, create_async_engine
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    attribute_keyed_dict,
+    defer,
+    joinedload,
+    mapped_column,
+    relationship,
+    with_loader_criteria,
+)
+from sqlalchemy.orm import lazyload as lazyload_option
+
+from catalysis import (
+    AttributeNotLoaded,
+    LoadedWhenTouched,
+    RelationshipNotLoaded,
+    Session,
+    count,
+    exists,
+    include_deleted,
+    load,
+    managed,
+    top,
+    total,
+    watch_queries,
+)
+from catalysis.loading import peers
+from tests.models import Job, Person, Team, made
+
+
+class Base(AsyncAttrs, DeclarativeBase):
+    pass
+
+
+class Shelf(Base):
+    __tablename__ = "shelf"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    items: Mapped[list["Item"]] = relationship(back_populates="shelf", order_by="Item.size.desc()")
+    by_name: Mapped[dict[str, "Item"]] = relationship(
+        viewonly=True, collection_class=attribute_keyed_dict("name")
+    )
+    warned: Mapped[list["Item"]] = relationship(viewonly=True, info={"strict_loading": "warn"})
+    refused: Mapped[list["Item"]] = relationship(viewonly=True, info={"strict_loading": "raise"})
+
+
+class Item(Base):
+    __tablename__ = "item"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    size: Mapped[int]
+    note: Mapped[str | None] = mapped_column(deferred=True)
+    shelf_id: Mapped[int | None] = mapped_column(ForeignKey("shelf.id"))
+    shelf: Mapped[Shelf | None] = relationship(back_populates="items")
+    twin_id: Mapped[int | None] = mapped_column(ForeignKey("item.id"))
+    twin: Mapped["Item | None"] = relationship(remote_side="Item.id")
+    twins: Mapped[list["Item"]] = relationship(overlaps="twin", order_by="Item.id")
+
+
+SHELVES, ITEMS = 7, 4
+
+
+@pytest.fixture
+async def engine(backend_url: str) -> AsyncIterator[Any]:
+    engine = create_async_engine(backend_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with Session(engine) as session:
+        for s in range(1, SHELVES + 1):
+            items = [
+                Item(
+                    id=s * 10 + i,
+                    name=f"item {i}",
+                    size=i,
+                    note=f"note {s}.{i}",
+                    twin_id=s * 10 if i else None,
+                )
+                for i in range(ITEMS)
+            ]
+            session.add(Shelf(id=s, name=f"shelf {s}"))
+            await session.flush()
+            for item in items:
+                item.shelf_id = s
+                session.add(item)
+                await session.flush()
+        await session.commit()
+    yield engine
+    await engine.dispose()
+
+
+async def shelves_of(session: Session, *options: Any) -> list[Shelf]:
+    return list((await session.scalars(select(Shelf).options(*options).order_by(Shelf.id))).all())
+
+
+async def test_each_kind_of_relationship_costs_one_statement(engine: Any) -> None:
+    async def work() -> None:
+        async with Session(engine) as session:
+            shelves = await shelves_of(session)
+            assert [[item.size for item in shelf.items] for shelf in shelves] == [[3, 2, 1, 0]] * SHELVES
+            assert [sorted(shelf.by_name) for shelf in shelves] == [[f"item {i}" for i in range(4)]] * SHELVES
+            assert all(
+                item.shelf is shelf for shelf in shelves for item in shelf.items
+            )  # in the identity map
+            twins = [item.twin for shelf in shelves for item in shelf.items]
+            assert sum(twin is None for twin in twins) == SHELVES
+            assert [len(item.twins) for item in shelves[0].items] == [0, 0, 0, 3]
+            assert [item.note for item in shelves[1].items] == [f"note 2.{i}" for i in (3, 2, 1, 0)]
+
+    with watch_queries() as queries:
+        await managed(work())
+    queries.assert_statements(5)  # shelves, items, by_name, twins, notes; twin and shelf were there
+    assert all(query.native for query in queries)
+
+
+async def test_chunks_around_the_touched_one(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "CHUNK", 3)
+
+    async def work() -> None:
+        async with Session(engine) as session:
+            shelves = await shelves_of(session)
+            _ = shelves[4].items
+            assert [n for n, shelf in enumerate(shelves) if "items" in shelf.__dict__] == [4, 5, 6]
+            _ = shelves[0].items
+            assert [n for n, shelf in enumerate(shelves) if "items" in shelf.__dict__] == [0, 1, 2, 4, 5, 6]
+            session.expire_all()
+            _ = shelves[6].name
+            assert [n for n, shelf in enumerate(shelves) if "name" in shelf.__dict__] == [4, 5, 6]
+
+    await managed(work())
+
+
+async def test_peers_are_those_of_one_result(engine: Any) -> None:
+    async def work() -> None:
+        async with Session(engine) as session:
+            some = (await session.scalars(select(Shelf).where(Shelf.id < 3).order_by(Shelf.id))).all()
+            one = await session.get(Shelf, 5)
+            _ = some[0].items
+            assert ["items" in shelf.__dict__ for shelf in (*some, one)] == [True, True, False]
+            everything = await shelves_of(session)  # meets the three again
+            _ = everything[6].items
+            assert all("items" in shelf.__dict__ for shelf in everything)
+
+    with watch_queries() as queries:
+        await managed(work())
+    queries.assert_statements(5)
+
+
+async def test_peers_are_weak(engine: Any) -> None:
+    async def work() -> None:
+        async with Session(engine) as session:
+            shelves = await shelves_of(session)
+            gone = weakref.ref(shelves[3])
+            _ = shelves[0].name
+            session.expire(shelves[0])
+            _ = shelves[0].name  # makes the group
+            del shelves[3]
+            gc.collect()
+            assert gone() is None
+            _ = shelves[0].items
+            assert all("items" in shelf.__dict__ for shelf in shelves)
+
+    await managed(work())
+
+
+async def test_pending_changes_are_kept(engine: Any) -> None:
+    async def work() -> None:
+        async with Session(engine, autoflush=False) as session:
+            items = (await session.scalars(select(Item).order_by(Item.id))).all()
+            await session.scalars(select(Shelf).where(Shelf.id == 1))
+            target = await session.get(Shelf, 7)
+            items[0].shelf = target
+            items[1].name = "renamed"
+            items[2].shelf_id = 7
+            _ = items[4].shelf
+            assert items[0].shelf is target
+            assert items[2].shelf is target
+            assert items[1].name == "renamed"
+            assert items[1] in session.dirty
+            await session.rollback()
+
+    await managed(work())
+
+
+async def test_a_pending_append_is_kept(engine: Any) -> None:
+    async def work() -> None:
+        async with Session(engine, autoflush=False) as session:
+            shelves = await shelves_of(session)
+            extra = Item(
+                id=500, name="extra", size=9, shelf=shelves[1]
+            )  # a pending change of an unloaded list
+            _ = shelves[0].items
+            assert extra in shelves[1].items
+            assert len(shelves[1].items) == ITEMS + 1
+            await session.rollback()
+
+    await managed(work())
+
+
+async def test_options_of_the_result_are_inherited(engine: Any) -> None:
+    async def work() -> None:
+        async with Session(engine) as session:
+            small = with_loader_criteria(Item, Item.size < 2)
+            shelves = await shelves_of(session, small)
+            assert [[item.size for item in shelf.items] for shelf in shelves] == [[1, 0]] * SHELVES
+            session.expunge_all()
+            nested = lazyload_option(Shelf.items).joinedload(Item.twin)
+            shelves = await shelves_of(session, nested)
+            assert all("twin" in item.__dict__ for shelf in shelves for item in shelf.items)
+            session.expunge_all()
+            shelves = await shelves_of(session, lazyload_option(Shelf.items.and_(Item.size > 2)))
+            assert [[item.size for item in shelf.items] for shelf in shelves] == [[3]] * SHELVES
+
+    await managed(work())
+
+
+async def test_it_is_in_the_transaction(engine: Any) -> None:
+    async def work() -> None:
+        async with Session(engine) as session, session.begin():
+            shelves = await shelves_of(session)
+            session.add(Item(id=900, name="new", size=5, shelf_id=1))  # flushed by the touch
+            assert [len(shelf.items) for shelf in shelves] == [ITEMS + 1] + [ITEMS] * (SHELVES - 1)
+            await session.rollback()
+
+    await managed(work())
+
+
+async def test_expired_by_a_commit(engine: Any) -> None:
+    async def work() -> None:
+        async with Session(engine) as session:
+            made_here = [Shelf(id=100 + n, name=f"made {n}") for n in range(5)]
+            session.add_all(made_here)
+            await session.commit()
+            with watch_queries() as queries:
+                assert [shelf.name for shelf in made_here] == [f"made {n}" for n in range(5)]
+                assert [shelf.items for shelf in made_here] == [[]] * 5
+            queries.assert_statements(2)
+
+    await managed(work())
+
+
+async def test_deferred_columns_in_awaitable_attrs(engine: Any) -> None:
+    async with Session(engine) as session:
+        items = (await session.scalars(select(Item).options(defer(Item.size)).order_by(Item.id))).all()
+        with watch_queries() as queries:
+            assert [await item.awaitable_attrs.size for item in items] == [0, 1, 2, 3] * SHELVES
+            assert len({await item.awaitable_attrs.note for item in items}) == SHELVES * ITEMS
+            assert len({await item.awaitable_attrs.shelf for item in items}) == SHELVES
+        queries.assert_statements(3)
+
+
+async def test_alone_if_told_so(engine: Any) -> None:
+    async def work() -> None:
+        async with Session(engine, batch_loading=False) as session:
+            assert sum(len(shelf.items) for shelf in await shelves_of(session)) == SHELVES * ITEMS
+
+    with watch_queries() as queries:
+        await managed(work())
+    queries.assert_statements(1 + SHELVES)
+    (repeated,) = queries.repeated()
+    assert repeated.count == SHELVES
+    assert repeated.file == __file__
+
+
+async def test_a_listener_of_the_session_sees_the_statement(engine: Any) -> None:
+    seen: list[bool] = []
+
+    async def work() -> None:
+        async with Session(engine) as session:
+
+            @event.listens_for(session.sync_session, "do_orm_execute")
+            def hear(state: Any) -> None:
+                seen.append(state.is_relationship_load)
+
+            assert sum(len(shelf.items) for shelf in await shelves_of(session)) == SHELVES * ITEMS
+
+    await managed(work())
+    assert seen == [False, True]
+
+
+async def test_deleting_one_loads_nothing_for_the_others(engine: Any) -> None:
+    async with Session(engine) as session:
+        shelves = await shelves_of(session)
+        await session.delete(shelves[0])
+        assert not any("items" in shelf.__dict__ for shelf in shelves[1:])
+        await session.rollback()
+
+
+# --- Soft delete ----------------------------------------------------------------------------------
+
+
+async def test_marked_rows_stay_out_unless_asked_for(backend_url: str) -> None:
+    async with made(backend_url) as database:
+        async with database.session() as session:
+            for n in range(3):
+                session.add(
+                    Person(name=f"p{n}", jobs=[Job(title="a"), Job(title="b")], teams=[Team(name=f"t{n}")])
+                )
+            await session.commit()
+        async with database.session() as session:
+            await session.delete((await session.scalars(select(Job).limit(1))).one())
+            await session.delete((await session.scalars(select(Team).limit(1))).one())
+            await session.commit()
+
+        async def work(*options: Any) -> tuple[int, int]:
+            async with database.session() as session:
+                people = (await session.scalars(select(Person).options(*options))).all()
+                return sum(len(each.jobs) for each in people), sum(len(each.teams) for each in people)
+
+        with watch_queries() as queries:
+            assert await managed(work()) == (5, 2)
+            assert await managed(work(include_deleted())) == (6, 3)
+        queries.assert_statements(6)
+        async with database.session() as session:
+            people = (await session.scalars(select(Person))).all()
+            assert sum(await load(people, count(Person.jobs))) == 5
+            assert sum(await load(people, count(Person.teams))) == 2
+
+
+# --- Errors and strictness ------------------------------------------------------------------------
+
+
+async def test_the_error_names_the_statement(engine: Any) -> None:
+    async with Session(engine) as session:
+        shelves = (await session.scalars(select(Shelf).order_by(Shelf.id))).all()
+        line = test_the_error_names_the_statement.__code__.co_firstlineno + 2
+        with pytest.raises(RelationshipNotLoaded) as raised:
+            _ = shelves[0].items
+        for part in ("Shelf.items", "selectinload(Shelf.items)", f"{__file__}:{line}", "FROM shelf ORDER BY"):
+            assert part in str(raised.value)
+        session.expire_all()
+        with pytest.raises(AttributeNotLoaded, match=r"Shelf\.id|Shelf\.name"):
+            _ = shelves[0].name
+        lone = await session.run_sync(lambda sync: sync.scalars(select(Item).where(Item.id == 13)).one())
+        with pytest.raises(RelationshipNotLoaded, match=r"Item was loaded by the statement at .*test_batch"):
+            _ = lone.twin
+
+
+async def test_strictness(engine: Any) -> None:
+    async def work(strict: Any) -> None:
+        async with Session(engine, strict_loading=strict) as session:
+            shelves = await shelves_of(session)
+            if strict == "allow":
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    assert shelves[0].items
+            elif strict == "warn":
+                with pytest.warns(LoadedWhenTouched, match=r"Shelf\.items was not loaded.*selectinload"):
+                    assert shelves[0].items
+            else:
+                with pytest.raises(RelationshipNotLoaded, match="strict_loading"):
+                    _ = shelves[0].items
+                session.expire(shelves[0], ["name"])
+                with pytest.raises(AttributeNotLoaded, match="strict_loading"):
+                    _ = shelves[0].name
+                await load(shelves, Shelf.items)  # said out loud
+                assert shelves[0].items
+            with pytest.warns(LoadedWhenTouched, match="warned") as caught:
+                assert shelves[0].warned
+            assert caught[0].filename == __file__
+            with pytest.raises(RelationshipNotLoaded, match="refused"):
+                _ = shelves[0].refused
+
+    for strict in ("allow", "warn", "raise"):
+        await managed(work(strict))
+
+
+# --- load() and what is computed ------------------------------------------------------------------
+
+
+async def test_load_goes_from_one_to_the_next(engine: Any) -> None:
+    async with Session(engine) as session:
+        shelves = await shelves_of(session)
+        with watch_queries() as queries:
+            await load(shelves, Shelf.items, Item.note, Item.twins, Shelf.by_name)
+            await load(shelves, Shelf.items)
+        queries.assert_statements(4)
+        assert [item.note for item in shelves[0].items] == [f"note 1.{i}" for i in (3, 2, 1, 0)]
+        assert len(shelves[0].by_name["item 0"].twins) == 3
+        await load(shelves[0], Shelf.warned)
+        assert "warned" not in shelves[1].__dict__
+
+
+async def test_load_refuses_what_cannot_be(engine: Any) -> None:
+    async with Session(engine) as session:
+        shelves = await shelves_of(session)
+        with pytest.raises(Exception, match="none of the objects is a Item"):
+            await load(shelves, Item.note)
+        with pytest.raises(Exception, match="takes mapped instances"):
+            await load([1], Shelf.items)
+        with pytest.raises(Exception, match="is computed for Item objects"):
+            await load(shelves, count(Item.twins))
+        with pytest.raises(Exception, match="takes a relationship"):
+            count(Shelf.name)
+        with pytest.raises(Exception, match="at least 1"):
+            top(Shelf.items, 0)
+        await load([], Shelf.items)
+        await load(Shelf(id=77), Shelf.items)  # no row, nothing to load
+        session.expunge_all()
+        with pytest.raises(Exception, match="belongs to no session"):
+            await load(shelves, Shelf.items)
+
+
+async def test_computed(engine: Any) -> None:
+    async with Session(engine) as session:
+        shelves = await shelves_of(session)
+        items = (await session.scalars(select(Item).where(Item.id < 20).order_by(Item.id))).all()
+        with watch_queries() as queries:
+            assert await load(shelves, count(Shelf.items)) == [ITEMS] * SHELVES
+            assert await load(shelves, count(Shelf.items, Item.size > 1)) == [2] * SHELVES
+            assert await load(items, count(Item.twins)) == [3, 0, 0, 0]
+            assert await load(items, exists(Item.twins)) == [True, False, False, False]
+            assert await load(items, exists(Item.twin)) == [False, True, True, True]
+            assert await load(shelves, exists(Shelf.items, Item.size > 5)) == [False] * SHELVES
+            assert await load(shelves, total(Shelf.items, Item.size)) == [6] * SHELVES
+            assert await load(items, total(Item.twins, Item.size)) == [6, 0, 0, 0]
+            first = await load(shelves, top(Shelf.items, 2, order_by=Item.size.desc()))
+            assert [[item.size for item in some] for some in first] == [[3, 2]] * SHELVES
+            assert first[0][0] is await session.get(Item, 13)
+            assert [len(some) for some in await load(items, top(Item.twins, 2, order_by=Item.id))] == [
+                2,
+                0,
+                0,
+                0,
+            ]
+            assert await load(reversed(shelves[:2]), count(Shelf.items)) == [ITEMS] * 2
+        queries.assert_statements(11)
+        assert await load([], count(Shelf.items)) == []
+        assert await load(Shelf(id=99, name="new"), count(Shelf.items)) == [0]
+
+
+async def test_computed_sees_what_is_not_flushed(engine: Any) -> None:
+    async with Session(engine) as session:
+        shelves = await shelves_of(session)
+        session.add(Item(id=900, name="new", size=5, shelf_id=1))
+        assert (await load(shelves, count(Shelf.items)))[0] == ITEMS + 1
+        assert (await session.scalar(select(func.count()).select_from(Item))) == SHELVES * ITEMS + 1
+        await session.rollback()
+
+
+async def test_independent_loads_run_at_once(engine: Any) -> None:
+    """Outside a transaction the statements of one `load` do not wait for each other."""
+    async with Session(engine) as session:
+        shelves = await shelves_of(session)
+        options = [joinedload(Item.twin)]
+        assert options
+        with watch_queries() as queries:
+            await load(shelves, Shelf.items, Shelf.by_name, Shelf.warned)
+        queries.assert_statements(3)
+        assert engine.pool.checkedin() == 3 or "sqlite" in str(engine.url)
