@@ -19,13 +19,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
 from tests.proxy import counted
 from tests.servers import PostgresServer
 
+from bench import loading
 from bench.contenders.alchemy import ORM, Core
 from bench.contenders.drivers import Aiosqlite, Asyncpg
 from bench.contenders.peers import Piccolo, TortoiseORM
 from bench.contenders.sessions import Sessions
 from bench.models import Task, fill
 from bench.operations import OPERATIONS, Contender, Keys, Operation
-from catalysis import Database, Session, watch_queries
+from catalysis import Database, Session, managed, watch_queries
 
 WARM_UP = 3
 POOL = {"pool_size": 10, "max_overflow": 0}
@@ -72,6 +73,54 @@ async def measure(operation: Operation, contenders: list[Contender], keys: Keys)
     return {name: statistics.median(each) for name, each in times.items()}
 
 
+async def in_turns(works: dict[str, Any], rounds: int) -> dict[str, float]:
+    """The median time of each, taking turns; the answers must be equal."""
+    answers = [sorted(await work()) for work in works.values()]
+    if any(answer != answers[0] for answer in answers):
+        raise SystemExit("the ways to load relationships answer differently")
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(rounds + WARM_UP):
+        for name in [*works][turn % len(works) :] + [*works][: turn % len(works)]:
+            gc.collect()
+            started = time.perf_counter()
+            await works[name]()
+            if turn >= WARM_UP:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+async def relationships(pool: Any, engine: AsyncEngine, console: Console) -> dict[str, Any]:
+    """Each way to load relationships."""
+    found = loading.ways(
+        pool,
+        lambda: Session(engine, expire_on_commit=False),
+        lambda: SQLModelSession(engine, expire_on_commit=False),
+    )
+    report = {
+        title: await in_turns({name: each[kind] for name, each in found.items()}, 20)
+        for kind, title in loading.TITLES.items()
+    }
+    console.print(loading.table_of(report))
+    return report
+
+
+async def scope_costs(contender: Contender, keys: Keys, console: Console) -> dict[str, Any]:
+    """What a managed scope costs a request that never needs it."""
+    report: dict[str, Any] = {}
+    for operation in OPERATIONS[:2]:
+        work = operation.of(contender)
+        times: dict[str, list[float]] = {"bare": [], "in a scope": []}
+        for turn in range(4_000):
+            for name in ("bare", "in a scope") if turn % 2 else ("in a scope", "bare"):
+                started = time.perf_counter()
+                await (work(keys) if name == "bare" else managed(work(keys)))
+                times[name].append(time.perf_counter() - started)
+        medians = {name: statistics.median(each) for name, each in times.items()}
+        console.print(f"{operation.title} in a managed scope: {medians['in a scope'] / medians['bare']:.3f}")
+        report[operation.title] = medians
+    return report
+
+
 async def native_share(contender: Contender, keys: Keys) -> Counter[str]:
     """How the statements of all operations went: natively, or why not."""
     with watch_queries() as queries:
@@ -114,6 +163,8 @@ async def on_postgres(chosen: list[Operation], console: Console) -> dict[str, An
         contenders += [await TortoiseORM.open(server.url()), await Piccolo.open(server.url())]
         keys = await keys_of(engine)
         report = await compare("PostgreSQL", contenders, keys, chosen, console)
+        report["relationships"] = await relationships(contenders[0].pool, engine, console)  # type: ignore[attr-defined]
+        report["scope"] = await scope_costs(contenders[1], keys, console)
         report["round trips"] = await round_trips(server.url(), keys, chosen, console)
         for contender in contenders:
             await contender.close()

@@ -137,3 +137,29 @@ async def test_no_parameter_is_in_an_event(database: Database):
         async with database.session() as session:
             await session.exec(select(Label).where(Label.name == "hunter2"))
     assert "hunter2" not in repr(list(queries))
+
+
+async def test_asserting_statements_shows_them(database: Database):
+    async with database.session() as session:
+        with watch_queries() as queries:
+            await session.exec(select(Label))
+            await session.execute(text("SELECT 1"))
+    queries.assert_statements(2)
+    with pytest.raises(
+        AssertionError, match=r"(?s)2 statements.* 1 are expected.*\[native\].*FROM label.*not a SELECT"
+    ):
+        queries.assert_statements(1)
+
+
+async def test_a_lookup_in_a_loop_is_told_its_replacement(database: Database):
+    async with database.session() as session:
+        with watch_queries() as queries:
+            for name in "abc":
+                await session.exec(select(Label).where(Label.name == name))
+            for _ in range(4):
+                await session.execute(text("SELECT count(*) FROM label WHERE name <> ''"))
+    counted, looked_up = queries.repeated()
+    assert "select(Label).where(Label.name.in_(values))" in looked_up.replacement
+    assert looked_up.entity == "Label"
+    assert "load(objects, count(" in counted.replacement
+    assert "4 times from" in str(counted)

@@ -53,6 +53,8 @@ class QueryEvent:
     error: str | None
     """The class of the exception the database answered with; None for a statement that succeeded."""
     site: CallSite | None
+    entity: str | None = None
+    """The mapped class the statement is about, where that is known."""
 
     @property
     def file(self) -> str | None:

@@ -11,12 +11,13 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from greenlet import greenlet
+from greenlet import getcurrent, greenlet
 from sqlalchemy import select
 
 import catalysis
 from catalysis import Database, RelationshipNotLoaded, managed
 from catalysis.engine.alchemy.greenlets import ScopeGreenlet, in_scope
+from catalysis.loading.managed import IDLE, _greenlets
 from tests.models import Job, Person, made
 
 variable: ContextVar[int] = ContextVar("variable", default=0)
@@ -37,8 +38,10 @@ async def world(backend_url: str) -> AsyncIterator[Database]:
 
 
 def scopes() -> int:
+    """How many there are, beside those that are kept for the next."""
     gc.collect()
-    return sum(isinstance(each, ScopeGreenlet) for each in gc.get_objects())
+    assert len(_greenlets.idle) <= IDLE
+    return sum(isinstance(each, ScopeGreenlet) for each in gc.get_objects()) - len(_greenlets.idle)
 
 
 def in_loop(kind: str, debug: bool, main: Any) -> Any:
@@ -378,6 +381,9 @@ async def test_concurrent_scopes_with_random_cancellation(postgres_url: str, req
         assert len(asyncio.all_tasks()) == tasks
         assert variable.get() == 0
     assert scopes() == before
-    assert not any(
-        isinstance(each, greenlet) and not each.dead and each.gr_frame for each in gc.get_objects()
-    )
+    idle = {id(each) for each in [*_greenlets.idle, getcurrent()]}
+    assert not [
+        each
+        for each in gc.get_objects()
+        if isinstance(each, greenlet) and each.gr_frame and id(each) not in idle
+    ]

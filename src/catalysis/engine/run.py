@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy import loading
+from catalysis.engine.alchemy.compiling import subject_of
 from catalysis.engine.alchemy.sessions import HookedSession, autoflush, holds_nothing, must_flush_first
 from catalysis.engine.binding import Sent, bind
 from catalysis.engine.collector import MANY, paused
@@ -103,7 +104,7 @@ async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
 async def _ask(reading: Reading, sent: Sent, lent: Lease) -> Answer:
     dialect = reading.engine.dialect
     driver = driver_of(dialect)
-    ended = tell(sent.sql) if is_heard() else None
+    ended = tell(sent.sql, reading.statement) if is_heard() else None
     try:
         answer = await driver.fetch(
             lent.connection, sent.sql, sent.parameters, dialect=dialect, in_transaction=lent.held is not None
@@ -122,12 +123,14 @@ async def _ask(reading: Reading, sent: Sent, lent: Lease) -> Answer:
     return answer
 
 
-def tell(sql: str) -> Callable[[int | None, str | None], None]:
+def tell(sql: str, statement: Any) -> Callable[[int | None, str | None], None]:
     """A function that tells of the statement sent now, given the rows or the error that came back."""
     started = perf_counter()
 
     def ended(rows: int | None, error: str | None) -> None:
-        emit(QueryEvent(sql, perf_counter() - started, rows, True, None, error, call_site()))
+        subject = subject_of(statement)
+        entity = subject and subject.class_.__name__
+        emit(QueryEvent(sql, perf_counter() - started, rows, True, None, error, call_site(), entity))
 
     return ended
 

@@ -35,7 +35,7 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
     lent = sent and await lease(session, reading.bind, driver, needs_transaction=True)
     if sent is None or lent is None:
         return None
-    tell_of = tell(sent.sql) if is_heard() else None
+    tell_of = tell(sent.sql, reading.statement) if is_heard() else None
     try:
         cursor = await driver.open(lent.connection, sent.sql, sent.parameters, dialect=reading.engine.dialect)
     except Exception as error:

@@ -6,11 +6,14 @@ No database is known in this module.
 
 import asyncio
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import iscoroutine
 from typing import Any, TypeVar, cast
+
+from greenlet import GreenletExit
 
 from catalysis.engine.alchemy.greenlets import (
     ScopeGreenlet,
@@ -54,14 +57,15 @@ class _Scope(Awaitable[T]):
         self._awaitable = awaitable
 
     def __await__(self) -> Generator[Any, Any, T]:
-        scope = ScopeGreenlet(_drive)
-        scope.task = running_task()
+        idle = _greenlets.idle
+        scope = idle.pop() if idle else ScopeGreenlet(_serve)
+        scope.task, scope.has_ended = running_task(), False
         scope.gr_context = (
             current_greenlet().gr_context
         )  # what is set inside is seen outside, as in any await
         given: Any
         waited = _resumed(scope, scope.switch, self._awaitable)
-        while not scope.dead:
+        while not scope.has_ended:
             try:
                 if scope.relays:
                     scope.relays = False
@@ -72,7 +76,28 @@ class _Scope(Awaitable[T]):
                 waited = _resumed(scope, scope.throw, type(error), error, error.__traceback__)
             else:
                 waited = _resumed(scope, scope.switch, given)
-        return waited
+        (result, error), scope.outcome = scope.outcome, (None, None)
+        scope.gr_context = None
+        if len(idle) < IDLE:
+            idle.append(scope)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
+        return result
+
+
+IDLE = 64
+"""The greenlets that a thread keeps for its next scopes: to make one takes several times as long as to use it."""
+
+
+class _Greenlets(threading.local):
+    def __init__(self) -> None:
+        self.idle: list[ScopeGreenlet] = []
+
+
+_greenlets = _Greenlets()
 
 
 def _awaited(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
@@ -86,9 +111,25 @@ def _resumed(scope: ScopeGreenlet, how: Callable[..., Any], *given: Any) -> Any:
     return how(*given)
 
 
-def _drive(awaitable: Awaitable[T]) -> T:
-    """Run the coroutine inside the scope's greenlet."""
+def _serve(awaitable: Any) -> None:
+    """The life of a scope's greenlet: one awaitable after another, each answered in `scope.outcome`."""
     scope = cast("ScopeGreenlet", current_greenlet())
+    while True:
+        try:
+            scope.outcome = _drive(scope, awaitable), None
+        except GreenletExit:  # nobody will resume it: this is how a greenlet is taken down
+            raise
+        except BaseException as error:
+            scope.outcome = None, error
+        scope.has_ended, scope.task, awaitable = True, None, None
+        assert scope.parent is not None
+        awaitable = (
+            scope.parent.switch()
+        )  # with nothing: an error's traceback holds this frame, which would hold it
+
+
+def _drive(scope: ScopeGreenlet, awaitable: Awaitable[Any]) -> Any:
+    """Run the coroutine, handing on what it waits for."""
     coroutine = awaitable if iscoroutine(awaitable) else _awaiting(awaitable)
     given: Any = None
     thrown: BaseException | None = None

@@ -17,6 +17,8 @@ class Repeated:
     sql: str
     site: CallSite
     count: int
+    entity: str | None = None
+    """The mapped class it is about, where that is known."""
 
     @property
     def file(self) -> str:
@@ -32,11 +34,11 @@ class Repeated:
     def replacement(self) -> str:
         """What to write in its place."""
         if (lookup := _LOOKUP.search(self.sql)) is not None:
-            key = f"{lookup['table']}.{lookup['column']}"
+            entity, column = self.entity or lookup["table"], lookup["column"]
             return (
-                f"It looks rows up by {key}, one at a time: collect the values and send one statement, "
-                f"`select(…).where(….{lookup['column']}.in_(values))`, or touch a relationship that leads there, "
-                "which is loaded for all at once."
+                f"It looks rows up by {lookup['table']}.{column}, one at a time.  Collect the values and send one "
+                f"statement, `select({entity}).where({entity}.{column}.in_(values))`; or touch a relationship that "
+                "leads there, which is loaded for all at once."
             )
         return (
             "It is a query in a loop: send it once for all, with in_(…) or a join; for counts, sums and the first "
@@ -102,8 +104,11 @@ class QueryLog(Sequence[QueryEvent]):
 
     def repeated(self, at_least: int = 3) -> list[Repeated]:
         """Statements sent `at_least` times from the same line, most frequent first."""
-        counts = Counter((event.sql, event.site) for event in self._events if event.site is not None)
-        return [Repeated(sql, site, n) for (sql, site), n in counts.most_common() if n >= at_least]
+        events = [(each.sql, each.site, each.entity) for each in self._events]
+        counts = Counter((sql, site, entity) for sql, site, entity in events if site is not None)
+        return [
+            Repeated(sql, site, n, entity) for (sql, site, entity), n in counts.most_common() if n >= at_least
+        ]
 
 
 LIMIT = 10_000

@@ -14,7 +14,11 @@ class ScopeGreenlet(greenlet):
 
     __sqlalchemy_greenlet_provider__ = True
     task: asyncio.Task[Any] | None = None
-    """The task that awaits the scope."""
+    """The task that awaits the scope; None between two."""
+    has_ended = False
+    """Whether its coroutine has come to its end."""
+    outcome: tuple[Any, BaseException | None] = (None, None)
+    """Of the coroutine that has ended: its result, or the error it raised."""
     relays = False
     """Whether it has just handed on what its coroutine waits for; else, what an attribute access waits for."""
 
