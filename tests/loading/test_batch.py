@@ -35,7 +35,7 @@ from catalysis import (
     total,
     watch_queries,
 )
-from catalysis.loading import peers
+from catalysis.loading import batch
 from tests.models import Job, Person, Team, made
 
 
@@ -124,7 +124,7 @@ async def test_each_kind_of_relationship_costs_one_statement(engine: Any) -> Non
 
 
 async def test_chunks_around_the_touched_one(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "CHUNK", 3)
+    monkeypatch.setattr(batch, "CHUNK", 3)
 
     async def work() -> None:
         async with Session(engine) as session:

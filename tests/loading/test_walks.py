@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm import load_only, selectinload
 
 from catalysis import Session, managed, watch_queries
-from catalysis.loading import peers
+from catalysis.loading import batch
 from tests.conftest import fresh_postgres_url
 from tests.differential.models import MODELS, Animal, Author, Base, Book, Branch, Passport, Stamp, Tag, rows
 
@@ -196,7 +196,7 @@ def compare(program: list[Step], seed: int, chunk: int) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 def test_a_walk_is_the_same(program: list[Step], seed: int, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(peers, "CHUNK", chunk)
+        patch.setattr(batch, "CHUNK", chunk)
         compare(program, seed, chunk)
 
 
@@ -209,7 +209,7 @@ def test_a_walk_is_the_same(program: list[Step], seed: int, chunk: int) -> None:
 @settings(max_examples=3_000, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 def test_many_walks_are_the_same(program: list[Step], seed: int, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(peers, "CHUNK", chunk)
+        patch.setattr(batch, "CHUNK", chunk)
         compare(program, seed, chunk)
 
 

@@ -1,20 +1,26 @@
 """One touched attribute, all its peers, one statement."""
 
-from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Result
 
 from catalysis.engine.alchemy.touches import (
-    State,
     Touch,
     answer_for,
     is_batched,
+    is_by_key,
+    load_by_key,
     load_columns,
     load_relationship,
-    may_load_for,
+    peer_test,
 )
 from catalysis.loading.peers import Peers
+
+CHUNK = 500
+"""The most instances that one statement is sent for; of a to-one by its key, the most keys that it asks for."""
+REACH = 4 * CHUNK
+"""The most instances that one touch gives what they lack."""
 
 
 def load_with_peers(session: Any, peers: Peers, touch: Touch) -> Result[Any] | None:
@@ -24,16 +30,16 @@ def load_with_peers(session: Any, peers: Peers, touch: Touch) -> Result[Any] | N
     """
     if not is_batched(touch):
         return None
-    states = peers.around(session, touch.state, lambda state: may_load_for(state, touch, session))
-    if len(states) < 2 and touch.relationship is not None:
-        return None
-    load_touched(session, touch, states)
-    return answer_for(touch)
-
-
-def load_touched(session: Any, touch: Touch, states: Sequence[State]) -> None:
-    """Load the attributes of a touch for these; inside a greenlet."""
-    if touch.relationship is None:
+    around = peers.around(session, touch.state, peer_test(touch, session))
+    prop = touch.relationship
+    if prop is not None and is_by_key(prop):
+        load_by_key(session, prop, islice(around, REACH), CHUNK)
+        return answer_for(touch)
+    states = list(islice(around, CHUNK))
+    if prop is None:
         load_columns(session, states, touch.keys)
+    elif len(states) > 1:
+        load_relationship(session, prop, states)
     else:
-        load_relationship(session, touch.relationship, states)
+        return None
+    return answer_for(touch)

@@ -12,14 +12,16 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.alchemy.touches import (
     State,
+    is_by_key,
     is_relationship,
+    load_by_key,
     load_columns,
     load_relationship,
     states_at,
 )
 from catalysis.engine.run import flush_first, load_together
+from catalysis.loading.batch import CHUNK
 from catalysis.loading.computed import MOST, Computed
-from catalysis.loading.peers import CHUNK
 
 T = TypeVar("T")
 
@@ -142,6 +144,9 @@ def _calls(session: HookedSession, attribute: Any, owners: Iterable[State]) -> I
             options: Any = cast("Any", state).load_options
             alike.setdefault((state.mapper, options, state.load_path if options else None), []).append(state)
     for states in alike.values():
+        if is_relationship(attribute.property) and is_by_key(attribute.property):
+            yield partial(load_by_key, session, attribute.property, states, len(states) + 1)
+            continue
         for start in range(0, len(states), CHUNK):
             chunk = states[start : start + CHUNK]
             if is_relationship(attribute.property):

@@ -10,8 +10,6 @@ from typing import Any
 
 from catalysis.engine.alchemy.touches import State, latest_states, load_number
 
-CHUNK = 500
-"""The most instances that one statement loads for."""
 STRANGERS = 2_000
 """So many instances of other loads in a row end the search."""
 GROUPS = 8
@@ -24,8 +22,8 @@ class Peers:
     def __init__(self) -> None:
         self._groups: dict[tuple[int | None, Any], _Group] = {}
 
-    def around(self, session: Any, state: State, belongs: Callable[[State], bool]) -> list[State]:
-        """The touched state and up to 499 of its peers that belong, those loaded after it first."""
+    def around(self, session: Any, state: State, belongs: Callable[[State], bool]) -> Iterator[State]:
+        """The touched state and its peers that belong: those that came after it, then those before it."""
         key = (load_number(state), state.mapper.base_mapper)
         group = self._groups.pop(key, None)
         place = None if group is None else group.place(state)
@@ -35,13 +33,7 @@ class Peers:
         self._groups[key] = group  # the latest stands last
         while len(self._groups) > GROUPS:
             del self._groups[next(iter(self._groups))]
-        if place is None:
-            return [state]
-        return group.around(place, belongs)
-
-    def forget(self) -> None:
-        """Let all go."""
-        self._groups.clear()
+        return iter((state,)) if place is None else group.around(place, belongs)
 
 
 class _Group:
@@ -54,21 +46,12 @@ class _Group:
     def place(self, state: State) -> int | None:
         return self._places.get(id(state.obj))
 
-    def around(self, place: int, belongs: Callable[[State], bool]) -> list[State]:
-        after = self._lacking(range(place, len(self._members)), belongs, CHUNK)
-        before = self._lacking(range(place - 1, -1, -1), belongs, CHUNK - len(after))
-        return [*reversed(before), *after]
-
-    def _lacking(self, places: range, belongs: Callable[[State], bool], most: int) -> list[State]:
-        found: list[State] = []
-        for place in places:
-            if len(found) >= most:
-                break
-            instance = self._members[place]()
+    def around(self, place: int, belongs: Callable[[State], bool]) -> Iterator[State]:
+        for near in (*range(place, len(self._members)), *range(place - 1, -1, -1)):
+            instance = self._members[near]()
             state = None if instance is None else getattr(instance, "_sa_instance_state", None)
             if state is not None and belongs(state):
-                found.append(state)
-        return found
+                yield state
 
 
 def _loaded_with(session: Any, number: int | None, base: Any) -> list[State]:

@@ -60,7 +60,7 @@ def state_class(manager: Any) -> type[NativeState]:
     It is kept with the class itself, so that both go together.
     """
     if _KEPT not in manager.__dict__:
-        fixed = {"__slots__": (), "class_": manager.class_, "manager": manager}
+        fixed = {"__slots__": (), "class_": manager.class_, "manager": manager, "mapper": manager.mapper}
         setattr(manager, _KEPT, type("NativeState", (NativeState,), fixed))
     return getattr(manager, _KEPT)
 

@@ -1,6 +1,6 @@
 """How a touched attribute is loaded: its statement is recognised, and sent for many instances at once."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
@@ -65,25 +65,37 @@ def load_number(state: State) -> int | None:
     return state.runid
 
 
-def may_load_for(state: State, touch: Touch, session: Any) -> bool:
-    """Whether the instance lacks what is touched, and would load it by the same statement but for its key."""
-    own, other = cast("Any", touch.state), cast("Any", state)
-    if other is own:
-        return True
-    if other.session_id != session.hash_key or other.key is None or other.obj() is None or other._deleted:
-        return False
+def peer_test(touch: Touch, session: Any) -> Callable[[State], bool]:
+    """Whether an instance lacks what is touched, and would load it by the same statement but for its key."""
+    own: Any = touch.state
+    kind = cast("Any", type(own))
+    number, path, home = own.runid, own.load_path, session.hash_key
+    key = None if touch.relationship is None else touch.relationship.key
+
+    def may_load(state: Any) -> bool:
+        if state is own:
+            return True
+        if key is not None and key in state.obj().__dict__:
+            return False
+        if state.session_id != home or state.key is None or state._deleted:
+            return False
+        if type(state) is kind is not InstanceState and state.runid == number and state.load_path is path:
+            # Of the same class and place in one load, so that what both carry from it is the same.
+            return touch.keys <= state.unloaded if key is None else key not in state.callables
+        return _agrees(own, state, touch)
+
+    return may_load
+
+
+def _agrees(own: Any, other: Any, touch: Touch) -> bool:
     if touch.relationship is None:
-        return (
-            other.mapper is own.mapper
-            and other.load_options == own.load_options
-            and (not own.load_options or other.load_path == own.load_path)
-            and touch.keys <= other.unloaded
-        )
-    key = touch.relationship.key
+        alike = other.mapper is own.mapper and touch.keys <= other.unloaded
+    else:
+        key = touch.relationship.key
+        is_same = other.mapper._props.get(key) is touch.relationship
+        alike = is_same and other.callables.get(key) == own.callables.get(key)
     return (
-        key not in other.dict
-        and other.mapper._props.get(key) is touch.relationship
-        and other.callables.get(key) == own.callables.get(key)
+        alike
         and other.load_options == own.load_options
         and (not own.load_options or other.load_path == own.load_path)
     )
@@ -123,18 +135,14 @@ _WITHOUT_FLUSH = {"autoflush": False}
 def load_relationship(session: Any, prop: Relationship, states: Sequence[State]) -> None:
     """Load a relationship of instances that lack it, 500 a statement; inside a greenlet.
 
-    The states agree on their options.  What the identity map holds is not asked for.
+    The states agree on their options.
     """
+    first: Any = states[0]
     loader: Any = cast("Any", prop)._get_strategy((("lazy", "selectin"),))
-    waiting = _from_identity_map(session, prop, loader, states)
-    if not waiting:
-        return
-    first: Any = waiting[0]
-    path = first.load_path if first.load_options else first.mapper._path_registry
     loader._load_for_path(
         _Context(session, first.load_options),
-        path,
-        [(state, False) for state in waiting],
+        first.load_path if first.load_options else first.mapper._path_registry,
+        [(state, False) for state in states],
         None,
         prop.entity,
         None,
@@ -143,31 +151,68 @@ def load_relationship(session: Any, prop: Relationship, states: Sequence[State])
     )
 
 
-def _from_identity_map(
-    session: Any, prop: Relationship, loader: Any, states: Sequence[State]
-) -> Sequence[State]:
-    """Give what the session holds to those whose key says so; the others are returned."""
-    if prop.direction is not RelationshipDirection.MANYTOONE or not loader._query_info.load_only_child:
-        return states
-    target: Any = prop.mapper
-    key_of = cast("Any", prop.parent)._state_ident_getter(
-        loader._query_info.child_lookup_cols, passive=PassiveFlag.PASSIVE_NO_FETCH
-    )
-    known, waiting = session.identity_map._dict, list[State]()
-    for state in states:
-        found = known.get((target._identity_class, tuple(key_of(state, state.dict)), None))
-        instance = None if found is None else found.obj()
-        if (
-            found is None
-            or instance is None
-            or found.expired
-            or not isinstance(instance, target.class_)
-            or not session.visible(instance)
-        ):
-            waiting.append(state)
+def is_by_key(prop: Relationship) -> bool:
+    """Whether it leads to one instance whose key the owner holds, so that the identity map may know it."""
+    if prop.direction is not RelationshipDirection.MANYTOONE or prop.uselist:
+        return False
+    loader: Any = cast("Any", prop)._get_strategy((("lazy", "selectin"),))
+    return loader._query_info.load_only_child
+
+
+def load_by_key(session: Any, prop: Relationship, states: Iterable[State], most: int) -> None:
+    """Load a relationship that is by key, taking states until `most` different keys are to be asked for.
+
+    What the identity map holds is not asked for; inside a greenlet.
+    """
+    given, waiting = _from_identity_map(session, prop, states, most)
+    if waiting:
+        asked = [first for first, *_ in waiting.values()]
+        load_relationship(session, prop, asked)
+        for owners in waiting.values():
+            if prop.key in owners[0].dict:
+                for owner in owners[1:]:
+                    given.append((owner, owners[0].dict[prop.key]))
+    impl: Any = cast("Any", prop.parent.class_manager)[prop.key].impl
+    for state, value in given:
+        if state.__dict__:  # it holds more than a load leaves, an earlier change of this attribute maybe
+            impl.set_committed_value(state, state.dict, value)
         else:
-            cast("Any", state).get_impl(prop.key).set_committed_value(state, state.dict, instance)
-    return waiting
+            state.dict[prop.key] = value
+
+
+def _from_identity_map(
+    session: Any, prop: Relationship, states: Iterable[State], most: int
+) -> tuple[list[tuple[State, Any]], dict[Any, list[State]]]:
+    """(states and the instance that the session knows for each, the other states by their key)."""
+    loader: Any = cast("Any", prop)._get_strategy((("lazy", "selectin"),))
+    target, parent = cast("Any", prop.mapper), cast("Any", prop.parent)
+    columns = loader._query_info.child_lookup_cols
+    key_of = parent._state_ident_getter(columns, passive=PassiveFlag.PASSIVE_NO_FETCH)
+    name = parent._columntoproperty[columns[0]].key if len(columns) == 1 else None
+    known, met = session.identity_map._dict, dict[Any, Any]()
+    given, waiting = list[tuple[State, Any]](), dict[Any, list[State]]()
+    for state in states:
+        values = state.dict
+        identity = (values[name],) if name in values else tuple(key_of(state, values))
+        if identity in met:
+            given.append((state, met[identity]))
+            continue
+        if identity in waiting:
+            waiting[identity].append(state)
+            continue
+        found = known.get((target._identity_class, identity, None))
+        instance = None if found is None or found.expired else found.obj()
+        if identity == (None,):
+            met[identity] = None
+            given.append((state, None))
+        elif isinstance(instance, target.class_) and session.visible(instance):
+            met[identity] = instance
+            given.append((state, instance))
+        else:
+            waiting[identity] = [state]
+            if len(waiting) == most:
+                break
+    return given, waiting
 
 
 def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) -> None:
