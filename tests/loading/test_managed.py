@@ -5,6 +5,7 @@ import gc
 import importlib.util
 import random
 import sys
+import threading
 import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -165,6 +166,24 @@ async def test_one_that_is_closed_or_forgotten_is_unwound() -> None:
     del closed, forgotten
     assert scopes() == before
     assert ended == ["unwound"] * 2
+
+
+async def test_a_thread_that_ends_takes_its_greenlets_along() -> None:
+    def several() -> None:
+        async def at_once() -> None:
+            await asyncio.gather(*[managed(asyncio.sleep(0.001)) for _ in range(20)])
+
+        asyncio.run(at_once())
+
+    before = scopes()
+    for _ in range(3):
+        await asyncio.to_thread(several)
+        thread = threading.Thread(target=several)
+        thread.start()
+        await asyncio.to_thread(thread.join)
+    assert scopes() <= before + 3 * 20  # those of the executor's threads, which live on
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert scopes() == before
 
 
 async def test_an_exception_leaves_no_cycle() -> None:
@@ -385,5 +404,5 @@ async def test_concurrent_scopes_with_random_cancellation(postgres_url: str, req
     assert not [
         each
         for each in gc.get_objects()
-        if isinstance(each, greenlet) and each.gr_frame and id(each) not in idle
+        if isinstance(each, greenlet) and not each.dead and id(each) not in idle
     ]

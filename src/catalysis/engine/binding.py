@@ -26,11 +26,15 @@ def bind(session: HookedSession, reading: Reading) -> Sent | None:
     """SQL and parameters for the driver; None if they cannot be made."""
     plan = reading.plan
     generated = plan.hydrator is not None and reading.is_generated and not heard_loading(session)
-    simple = plan.variables is not None and not reading.params and not reading.named
+    simple = plan.variables is not None and not reading.named
+    given: Any = reading.given
+    if simple and (reading.params or plan.requires_values):
+        given = compiling.filled(given, reading.params or {})
+        simple = given is not None
     try:
-        key, variant = variant_for(plan, reading.given) if simple else (None, None)
+        key, variant = variant_for(plan, given) if simple else (None, None)
         if generated and variant is not None:
-            return Sent(variant.sql, compiling.bound_values(variant.binds, reading.given))
+            return Sent(variant.sql, compiling.bound_values(variant.binds, given))
         statement = session.with_defaults(reading.statement) if plan.takes_defaults else reading.statement
         options: Any = immutabledict(reading.options).union({"prebuffer_rows": True})
         if plan.plugin is not None:
@@ -43,7 +47,7 @@ def bind(session: HookedSession, reading: Reading) -> Sent | None:
     except Exception:  # SQLAlchemy will meet it too, and raise it as its own
         return None
     if simple and variant is None:
-        add_variant(plan, key, reading.given)
+        add_variant(plan, key, given)
     sent.sql, sent.parameters = context.statement, context.parameters[0]
     sent.context = None if generated else context
     return sent

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, bindparam, event, select
 from sqlalchemy.orm import Mapper
 
 from catalysis.engine.alchemy.compiling import (
+    Given,
     Variable,
     Variant,
     cache_key,
@@ -21,6 +22,7 @@ from catalysis.engine.alchemy.compiling import (
     detached_connection,
     locks_rows,
     own_execution_options,
+    requires_values,
     unkeyed_options,
     variables_of,
     variant_key,
@@ -53,6 +55,8 @@ class Plan:
     takes_defaults: bool
     """Whether the session adds something to the statement."""
     needs_transaction: bool
+    requires_values: bool
+    """Whether it has parameters that each execution brings by name."""
     detached: Connection
     variants: dict[Any, Variant] = field(default_factory=dict[Any, Variant])
     """The SQL and its binds, by what shapes them; most statements have one."""
@@ -175,13 +179,6 @@ def add_variant(plan: Plan, key: Any, given: Sequence[Any]) -> None:
         plan.variants[key] = variant
 
 
-@dataclass(slots=True)
-class _Given:
-    """A value where a statement has a bound parameter."""
-
-    value: Any
-
-
 def plan_get(
     session: HookedSession, bind: Engine | Connection, mapper: Mapper[Any], key: Sequence[Any]
 ) -> "Reading | str":
@@ -204,7 +201,7 @@ def plan_get(
         plans[full_key] = plan
         _bound(plans)
     plan.last_used = next(_clock)
-    given = [_Given(value) for value in key]
+    given = [Given(value) for value in key]
     return Reading(plan, bind, plan.get_statement, None, given, None, {}, {}, True)
 
 
@@ -248,5 +245,6 @@ def _plan(
         plugin_of(prepared),
         prepared is not statement,
         locks_rows(statement) or needs_transaction(compiled.string),
+        requires_values(compiled),
         detached_connection(engine),
     )

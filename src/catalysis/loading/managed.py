@@ -113,8 +113,8 @@ def _resumed(scope: ScopeGreenlet, how: Callable[..., Any], *given: Any) -> Any:
 
 def _serve(awaitable: Any) -> None:
     """The life of a scope's greenlet: one awaitable after another, each answered in `scope.outcome`."""
-    scope = cast("ScopeGreenlet", current_greenlet())
     while True:
+        scope = cast("ScopeGreenlet", current_greenlet())
         try:
             scope.outcome = _drive(scope, awaitable), None
         except GreenletExit:  # nobody will resume it: this is how a greenlet is taken down
@@ -122,10 +122,13 @@ def _serve(awaitable: Any) -> None:
         except BaseException as error:
             scope.outcome = None, error
         scope.has_ended, scope.task, awaitable = True, None, None
-        assert scope.parent is not None
-        awaitable = (
-            scope.parent.switch()
-        )  # with nothing: an error's traceback holds this frame, which would hold it
+        back = scope.parent
+        assert back is not None
+        del (
+            scope
+        )  # while it waits, this frame holds neither its greenlet nor an error that has it in its traceback
+        awaitable = back.switch()
+        del back
 
 
 def _drive(scope: ScopeGreenlet, awaitable: Awaitable[Any]) -> Any:

@@ -108,12 +108,45 @@ def variables_of(compiled: Any) -> tuple[Variable, ...] | None:
     positions = _positions(compiled)
     found: list[Variable] = []
     for bound in (*compiled.post_compile_params, *compiled.literal_execute_params):
-        if bound not in positions or bound.callable is not None or bound.required:
+        if bound not in positions or bound.callable is not None:
             return None
         if bound.type._is_tuple_type:  # each value makes several parameters
             return None
         found.append(Variable(positions[bound], bound in compiled.post_compile_params and bound.expanding))
     return tuple(found)
+
+
+@dataclass(slots=True)
+class Given:
+    """A value where a statement has a bound parameter."""
+
+    value: Any
+    required = False
+
+    @property
+    def effective_value(self) -> Any:
+        """As SQLAlchemy's own parameters call it."""
+        return self.value
+
+
+def requires_values(compiled: Any) -> bool:
+    """Whether the statement has parameters without a value of their own."""
+    return any(bound.required for bound in compiled.bind_names)
+
+
+def filled(given: Sequence[Any], params: Mapping[str, Any]) -> Sequence[Any] | None:
+    """The bound parameters with the values given by name; None if they do not fit, for SQLAlchemy to say why."""
+    names = set(params)
+    made: list[Any] = []
+    for each in given:
+        if each.key in params:
+            names.discard(each.key)
+            made.append(Given(params[each.key]))
+        elif each.required:
+            return None
+        else:
+            made.append(each)
+    return None if names else made
 
 
 def variant_key(variables: Sequence[Variable], given: Sequence[Any]) -> tuple[Any, ...]:
@@ -138,7 +171,7 @@ def variant_of(compiled: Any, given: Sequence[Any]) -> Variant | None:
     processors = dict(compiled._bind_processors)
     names: Sequence[str] = compiled.positiontup or ()
     if compiled.post_compile_params or compiled.literal_execute_params:
-        values = compiled.construct_params(extracted_parameters=given, escape_names=False)
+        values = compiled.construct_params(extracted_parameters=given, escape_names=False, _check=False)
         expanded = compiled._process_parameters_for_postcompile(values)
         sql, names, processors = (
             expanded.statement,
@@ -151,10 +184,10 @@ def variant_of(compiled: Any, given: Sequence[Any]) -> Variant | None:
     for name in names:
         bound, element = by_name.get(name, (None, None))
         processor = processors.get(name)
-        if bound is None or bound.required or isinstance(processor, tuple):
+        if bound is None or isinstance(processor, tuple):
             return None
         position, is_called = positions.get(bound), bound.callable is not None
-        if position is None and (is_called or element is not None):
+        if position is None and (is_called or bound.required or element is not None):
             return None
         constant = bound.value if position is None else None
         binds.append(Bind(position, constant, is_called, element, cast("Any", processor)))

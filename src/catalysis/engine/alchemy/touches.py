@@ -120,13 +120,28 @@ def is_batched(touch: Touch) -> bool:
 
 
 class _Context:
-    """What SQLAlchemy's select-in loader asks of the load it belongs to."""
+    """What SQLAlchemy's select-in loader asks of the load it belongs to, and of that one's session."""
 
     populate_existing = False
 
     def __init__(self, session: Any, options: Any) -> None:
-        self.session = session
+        self.session = self
+        self._own_session = session
         self._loader_strategy_options = lambda: options
+
+    def execute(self, statement: Any, params: Any, execution_options: Any) -> Any:
+        keys = _padded(params["primary_keys"])
+        return self._own_session.execute(
+            statement, params={"primary_keys": keys}, execution_options=execution_options
+        )
+
+
+def _padded(keys: list[Any]) -> list[Any]:
+    """The keys, the last one repeated up to a length of few: each length is a statement of its own to prepare."""
+    length = 1
+    while length < len(keys):
+        length *= 2
+    return keys + keys[-1:] * (min(length, 500) - len(keys))
 
 
 _WITHOUT_FLUSH = {"autoflush": False}
@@ -170,32 +185,32 @@ def load_by_key(session: Any, prop: Relationship, states: Iterable[State], most:
         load_relationship(session, prop, asked)
         for owners in waiting.values():
             if prop.key in owners[0].dict:
-                for owner in owners[1:]:
-                    given.append((owner, owners[0].dict[prop.key]))
+                value = owners[0].dict[prop.key]
+                given += [(owner, owner.dict, value) for owner in owners[1:]]
     impl: Any = cast("Any", prop.parent.class_manager)[prop.key].impl
-    for state, value in given:
+    for state, values, value in given:
         if state.__dict__:  # it holds more than a load leaves, an earlier change of this attribute maybe
-            impl.set_committed_value(state, state.dict, value)
+            impl.set_committed_value(state, values, value)
         else:
-            state.dict[prop.key] = value
+            values[prop.key] = value
 
 
 def _from_identity_map(
     session: Any, prop: Relationship, states: Iterable[State], most: int
-) -> tuple[list[tuple[State, Any]], dict[Any, list[State]]]:
-    """(states and the instance that the session knows for each, the other states by their key)."""
+) -> tuple[list[tuple[State, Any, Any]], dict[Any, list[State]]]:
+    """(states, their values and the instance that the session knows for each; the other states by their key)."""
     loader: Any = cast("Any", prop)._get_strategy((("lazy", "selectin"),))
     target, parent = cast("Any", prop.mapper), cast("Any", prop.parent)
     columns = loader._query_info.child_lookup_cols
     key_of = parent._state_ident_getter(columns, passive=PassiveFlag.PASSIVE_NO_FETCH)
     name = parent._columntoproperty[columns[0]].key if len(columns) == 1 else None
     known, met = session.identity_map._dict, dict[Any, Any]()
-    given, waiting = list[tuple[State, Any]](), dict[Any, list[State]]()
+    given, waiting = list[tuple[State, Any, Any]](), dict[Any, list[State]]()
     for state in states:
         values = state.dict
         identity = (values[name],) if name in values else tuple(key_of(state, values))
         if identity in met:
-            given.append((state, met[identity]))
+            given.append((state, values, met[identity]))
             continue
         if identity in waiting:
             waiting[identity].append(state)
@@ -204,10 +219,10 @@ def _from_identity_map(
         instance = None if found is None or found.expired else found.obj()
         if identity == (None,):
             met[identity] = None
-            given.append((state, None))
+            given.append((state, values, None))
         elif isinstance(instance, target.class_) and session.visible(instance):
             met[identity] = instance
-            given.append((state, instance))
+            given.append((state, values, instance))
         else:
             waiting[identity] = [state]
             if len(waiting) == most:
@@ -225,7 +240,8 @@ def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) ->
     columns: list[Any] = list(mapper.primary_key)
     identities: list[Any] = [cast("Any", state).key[1] for state in states]
     single = len(columns) == 1
-    wanted = columns[0].in_([only for (only,) in identities]) if single else tuple_(*columns).in_(identities)
+    keys_in = _padded([key[0] if single else key for key in identities])
+    wanted = columns[0].in_(keys_in) if single else tuple_(*columns).in_(keys_in)
     statement: Any = select(mapper).where(wanted)
     needed = set(mapper._primary_key_propkeys)
     if mapper.polymorphic_on is not None:
