@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -24,9 +25,10 @@ from bench.contenders.alchemy import ORM, Core
 from bench.contenders.drivers import Aiosqlite, Asyncpg
 from bench.contenders.peers import Piccolo, TortoiseORM
 from bench.contenders.sessions import Sessions
-from bench.models import Task, fill
+from bench.models import Task, TaskDTO, fill
 from bench.operations import OPERATIONS, Contender, Keys, Operation
-from catalysis import Database, Session, managed, watch_queries
+from catalysis import Database, Session, watch_queries
+from catalysis.integrations.asgi import ManagedScope
 
 WARM_UP = 3
 POOL = {"pool_size": 10, "max_overflow": 0}
@@ -104,21 +106,38 @@ async def relationships(pool: Any, engine: AsyncEngine, console: Console) -> dic
     return report
 
 
-async def scope_costs(contender: Contender, keys: Keys, console: Console) -> dict[str, Any]:
-    """What a managed scope costs a request that never needs it."""
-    report: dict[str, Any] = {}
-    for operation in OPERATIONS[:2]:
-        work = operation.of(contender)
-        times: dict[str, list[float]] = {"bare": [], "in a scope": []}
-        for turn in range(4_000):
-            for name in ("bare", "in a scope") if turn % 2 else ("in a scope", "bare"):
-                started = time.perf_counter()
-                await (work(keys) if name == "bare" else managed(work(keys)))
-                times[name].append(time.perf_counter() - started)
-        medians = {name: statistics.median(each) for name, each in times.items()}
-        console.print(f"{operation.title} in a managed scope: {medians['in a scope'] / medians['bare']:.3f}")
-        report[operation.title] = medians
-    return report
+async def scope_costs(engine: AsyncEngine, keys: Keys, console: Console) -> dict[str, Any]:
+    """What a managed scope costs a request of FastAPI that never needs it, called without a server."""
+    app = FastAPI()
+
+    @app.get("/task")
+    async def task() -> TaskDTO:
+        async with Session(engine, expire_on_commit=False) as session:
+            return TaskDTO.model_validate(await session.get(Task, keys.one))
+
+    bare = app.router.middleware_stack
+    stacks = {"bare": bare, "in a scope": ManagedScope(bare)}
+    scope = {"type": "http", "method": "GET", "path": "/task", "headers": [], "query_string": b""}
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        if message.get("status", 200) != 200:
+            raise SystemExit("the request failed")
+
+    times: dict[str, list[float]] = {name: [] for name in stacks}
+    for turn in range(6_000):
+        for name in [*stacks][:: 1 if turn % 2 else -1]:
+            app.router.middleware_stack = stacks[name]
+            started = time.perf_counter()
+            await app(dict(scope), receive, send)
+            times[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    console.print(
+        f"a request for one row, in a managed scope: {medians['in a scope'] / medians['bare']:.3f}", medians
+    )
+    return medians
 
 
 async def native_share(contender: Contender, keys: Keys) -> Counter[str]:
@@ -164,7 +183,7 @@ async def on_postgres(chosen: list[Operation], console: Console) -> dict[str, An
         keys = await keys_of(engine)
         report = await compare("PostgreSQL", contenders, keys, chosen, console)
         report["relationships"] = await relationships(contenders[0].pool, engine, console)  # type: ignore[attr-defined]
-        report["scope"] = await scope_costs(contenders[1], keys, console)
+        report["scope"] = await scope_costs(engine, keys, console)
         report["round trips"] = await round_trips(server.url(), keys, chosen, console)
         for contender in contenders:
             await contender.close()
