@@ -4,14 +4,20 @@ import inspect
 import re
 from pathlib import Path
 
+import pytest
 import sqlalchemy
+from sqlalchemy import inspect as inspect_mapped
+from sqlalchemy.orm import InstanceState, joinedload, selectinload
 from sqlalchemy.orm import Session as SQLAlchemySession
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm.unitofwork import UOWTransaction
+from sqlalchemy.util import concurrency
 from sqlmodel import select
 
 import catalysis
 from catalysis import Database
 from catalysis.engine.alchemy.sessions import HookedSession
+from catalysis.engine.alchemy.touches import Touch
+from catalysis.unit_of_work import UnitOfWork
 from tests.models import Job, Person
 
 PRIVATE = re.compile(r"(?<!self)(?<!cls)\.(_(?!_)(?!sa_registry)\w+)")
@@ -48,6 +54,58 @@ async def test_requires_uniquing_is_told_by_the_result(database: Database):
 def test_options_of_a_statement_are_where_we_look():
     option = joinedload(Job.person)
     assert option in select(Job).options(option)._with_options
+
+
+def test_the_select_in_loader_is_called_as_it_asks():
+    loader = inspect_mapped(Job).relationships["person"]._get_strategy((("lazy", "selectin"),))
+    assert list(inspect.signature(loader._load_for_path).parameters) == [
+        "context",
+        "path",
+        "states",
+        "load_only",
+        "effective_entity",
+        "loadopt",
+        "recursion_depth",
+        "execution_options",
+    ]
+    assert loader._query_info.load_only_child
+    assert [column.name for column in loader._query_info.child_lookup_cols] == ["person_id"]
+    source = inspect.getsource(type(loader))
+    asked = set(re.findall(r"(?<![\w.])context\.(\w+)", source[source.index("def _load_for_path") :]))
+    # `context.session` is ours for `execute`; the others are of options we do not give.
+    assert asked == {"session", "populate_existing", "_loader_strategy_options"}
+    assert source.count("context.session.execute(") == 2
+    assert source.count('params={"primary_keys": primary_keys}') == 2
+
+
+async def test_a_touch_is_told_by_its_statement(database: Database, monkeypatch: pytest.MonkeyPatch):
+    touches: list[Touch] = []
+    monkeypatch.setattr(HookedSession, "touched", lambda self, touch, *_: touches.append(touch))
+    monkeypatch.delattr(UnitOfWork, "touched")
+    async with database.session() as session:
+        session.add(Person(name="one", jobs=[Job(title="a job")]))
+        await session.commit()
+        session.expunge_all()
+        job = (await session.exec(select(Job))).one()
+        await session.refresh(job)
+        await session.run_sync(lambda _: (job.person, job.person.jobs))
+        session.expire(job, ["title"])
+        await session.run_sync(lambda _: job.title)
+    assert [(touch.name, touch.relationship and touch.relationship.key) for touch in touches] == [
+        ("person", "person"),
+        ("jobs", "jobs"),
+        ("title", None),
+    ]
+
+
+def test_greenlets_of_sqlalchemy_and_ours():
+    assert concurrency._concurrency_shim._AsyncIoGreenlet.__sqlalchemy_greenlet_provider__
+    assert "current.parent.switch(awaitable)" in inspect.getsource(concurrency.await_)
+
+
+def test_a_flush_keeps_its_states_by_mapper():
+    assert "self.mappers = util.defaultdict(set)" in inspect.getsource(UOWTransaction.__init__)
+    assert InstanceState.insert_order is None
 
 
 def test_private_names_are_touched_in_one_package_alone():

@@ -391,6 +391,18 @@ async def test_load_goes_from_one_to_the_next(engine: Any) -> None:
         assert "warned" not in shelves[1].__dict__
 
 
+async def test_load_of_those_whose_key_is_not_loaded(engine: Any) -> None:
+    async with Session(engine) as session:
+        items = (await session.scalars(select(Item).options(defer(Item.shelf_id)).order_by(Item.id))).all()
+        session.expire(items[0])
+        with watch_queries() as queries:
+            await load(items, Item.shelf)
+        queries.assert_statements(1)
+        assert [item.shelf.id for item in items if item.shelf] == [1] * 4 + [
+            n for n in range(2, SHELVES + 1) for _ in range(ITEMS)
+        ]
+
+
 async def test_load_refuses_what_cannot_be(engine: Any) -> None:
     async with Session(engine) as session:
         shelves = await shelves_of(session)

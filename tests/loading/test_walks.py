@@ -213,6 +213,18 @@ def test_many_walks_are_the_same(program: list[Step], seed: int, chunk: int) -> 
         compare(program, seed, chunk)
 
 
+FOUND: list[list[Step]] = [
+    [("query", 1), ("commit",), ("all", 0)],  # peers with expired keys were taken for peers with the same key
+]
+
+
+@pytest.mark.parametrize("number", range(len(FOUND)))
+def test_walks_that_differed(number: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "CHUNK", 3)
+        compare(FOUND[number], 0, 3)
+
+
 async def test_a_walk_on_postgres() -> None:
     url = await fresh_postgres_url()
     engine = create_async_engine(url)

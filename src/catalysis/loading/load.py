@@ -145,7 +145,7 @@ def _calls(session: HookedSession, attribute: Any, owners: Iterable[State]) -> I
             alike.setdefault((state.mapper, options, state.load_path if options else None), []).append(state)
     for states in alike.values():
         if is_relationship(attribute.property) and is_by_key(attribute.property):
-            yield partial(load_by_key, session, attribute.property, states, len(states) + 1)
+            yield partial(_load_by_key, session, attribute.property, states)
             continue
         for start in range(0, len(states), CHUNK):
             chunk = states[start : start + CHUNK]
@@ -153,6 +153,12 @@ def _calls(session: HookedSession, attribute: Any, owners: Iterable[State]) -> I
                 yield partial(load_relationship, session, attribute.property, chunk)
             else:
                 yield partial(load_columns, session, chunk, frozenset((key,)))
+
+
+def _load_by_key(session: HookedSession, prop: Any, states: Sequence[State]) -> None:
+    without_key = load_by_key(session, prop, states, len(states) + 1)
+    if without_key:  # expired, or its column deferred
+        load_relationship(session, prop, without_key)
 
 
 async def _compute(objects: list[object], computed: Computed[Any]) -> list[Any]:

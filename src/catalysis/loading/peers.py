@@ -8,6 +8,8 @@ latest, until there come only strangers.  What was found is kept for the next to
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sqlalchemy.orm.attributes import instance_state
+
 from catalysis.engine.alchemy.touches import State, latest_states, load_number
 
 STRANGERS = 2_000
@@ -49,8 +51,7 @@ class _Group:
     def around(self, place: int, belongs: Callable[[State], bool]) -> Iterator[State]:
         for near in (*range(place, len(self._members)), *range(place - 1, -1, -1)):
             instance = self._members[near]()
-            state = None if instance is None else getattr(instance, "_sa_instance_state", None)
-            if state is not None and belongs(state):
+            if instance is not None and belongs(state := instance_state(instance)):
                 yield state
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from sqlalchemy import Result, inspect, select, tuple_
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
-from sqlalchemy.orm import InstanceState, PassiveFlag, RelationshipProperty
+from sqlalchemy.orm import InstanceState, LoaderCallableStatus, PassiveFlag, RelationshipProperty
 from sqlalchemy.orm.collections import collection_adapter
 from sqlalchemy.orm.context import _ORMCompileState  # pyright: ignore[reportPrivateUsage]
 from sqlalchemy.orm.interfaces import RelationshipDirection
@@ -174,12 +174,13 @@ def is_by_key(prop: Relationship) -> bool:
     return loader._query_info.load_only_child
 
 
-def load_by_key(session: Any, prop: Relationship, states: Iterable[State], most: int) -> None:
+def load_by_key(session: Any, prop: Relationship, states: Iterable[State], most: int) -> list[State]:
     """Load a relationship that is by key, taking states until `most` different keys are to be asked for.
 
-    What the identity map holds is not asked for; inside a greenlet.
+    What the identity map holds is not asked for; inside a greenlet.  Those whose key is not loaded itself are left
+    as they are, and returned.
     """
-    given, waiting = _from_identity_map(session, prop, states, most)
+    given, waiting, without_key = _from_identity_map(session, prop, states, most)
     if waiting:
         asked = [first for first, *_ in waiting.values()]
         load_relationship(session, prop, asked)
@@ -193,12 +194,13 @@ def load_by_key(session: Any, prop: Relationship, states: Iterable[State], most:
             impl.set_committed_value(state, values, value)
         else:
             values[prop.key] = value
+    return without_key
 
 
 def _from_identity_map(
     session: Any, prop: Relationship, states: Iterable[State], most: int
-) -> tuple[list[tuple[State, Any, Any]], dict[Any, list[State]]]:
-    """(states, their values and the instance that the session knows for each; the other states by their key)."""
+) -> tuple[list[tuple[State, Any, Any]], dict[Any, list[State]], list[State]]:
+    """(states, their values and what the session knows for them; others by their key; those without one)."""
     loader: Any = cast("Any", prop)._get_strategy((("lazy", "selectin"),))
     target, parent = cast("Any", prop.mapper), cast("Any", prop.parent)
     columns = loader._query_info.child_lookup_cols
@@ -206,9 +208,13 @@ def _from_identity_map(
     name = parent._columntoproperty[columns[0]].key if len(columns) == 1 else None
     known, met = session.identity_map._dict, dict[Any, Any]()
     given, waiting = list[tuple[State, Any, Any]](), dict[Any, list[State]]()
+    without_key: list[State] = []
     for state in states:
         values = state.dict
         identity = (values[name],) if name in values else tuple(key_of(state, values))
+        if LoaderCallableStatus.PASSIVE_NO_RESULT in identity:
+            without_key.append(state)
+            continue
         if identity in met:
             given.append((state, values, met[identity]))
             continue
@@ -227,7 +233,7 @@ def _from_identity_map(
             waiting[identity] = [state]
             if len(waiting) == most:
                 break
-    return given, waiting
+    return given, waiting, without_key
 
 
 def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) -> None:
