@@ -30,8 +30,9 @@ from catalysis.engine.alchemy.sessions import (
     plain_key,
 )
 from catalysis.engine.coverage import getting_of, reading_of
-from catalysis.engine.run import flush_first, run, run_one
+from catalysis.engine.run import run, run_one
 from catalysis.engine.stream import stream
+from catalysis.engine.waiting import flush_first
 from catalysis.errors import UncommittedChanges
 from catalysis.events import fallback_reason
 from catalysis.soft_delete import MARK, SoftDelete

@@ -13,7 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from catalysis import DatabaseSettings
 from catalysis.starter.app.seed import DEMO_PASSWORD, TASKS
+from catalysis.starter.app.serve import _told_of_loops
+from catalysis.starter.app.settings import AppSettings
 from tests.servers import free_port
 
 LONGEST_START = 60
@@ -145,3 +148,13 @@ def test_a_database_that_is_not_ours(tmp_path: Path):
         "This is no database, and longer than a header would be." * 20, "utf-8"
     )
     assert "database" in refused(tmp_path, PORT=str(free_port()))
+
+
+def test_queries_in_loops_are_told_of_in_development_alone():
+    settings = {"secret_key": "x" * 32}
+    development, production = (
+        AppSettings.load(environment=e, **settings) for e in ("development", "production")
+    )
+    assert _told_of_loops(DatabaseSettings.load(), development).warn_repeated == 5
+    assert _told_of_loops(DatabaseSettings.load(warn_repeated=9), development).warn_repeated == 9
+    assert _told_of_loops(DatabaseSettings.load(), production).warn_repeated is None

@@ -6,8 +6,7 @@ as None goes through SQLAlchemy, whole, before anything was sent: parameters tha
 cannot be used.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -17,13 +16,14 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy import loading
 from catalysis.engine.alchemy.compiling import subject_of
-from catalysis.engine.alchemy.sessions import HookedSession, autoflush, holds_nothing, must_flush_first
+from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.binding import Sent, bind
 from catalysis.engine.collector import MANY, paused
 from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.learning import is_generated, load_rows
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
+from catalysis.engine.waiting import load_together
 from catalysis.events import QueryEvent, call_site, emit, is_heard, note_origin, rows_of
 
 ATTEMPTS = 2
@@ -46,13 +46,6 @@ async def run(session: HookedSession, reading: Reading) -> Result[Any] | None:
     if (number := loading.number_of(result)) is not None:
         note_origin(number, sent.sql, len(answer.rows))
     return result
-
-
-async def flush_first(session: HookedSession) -> None:
-    """Send what is not flushed, as SQLAlchemy does before a statement that wants it."""
-    if must_flush_first(session):
-        async with session.turn:
-            await greenlet_spawn(autoflush, session)
 
 
 async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None:
@@ -157,18 +150,3 @@ async def _hydrate(
         while calls := load.take_post_loads():
             await load_together(session, calls)
     return load, rows
-
-
-async def load_together(session: HookedSession, calls: Sequence[Callable[[], None]]) -> None:
-    """Load what does not depend on each other, outside a transaction at once; each call runs in a greenlet."""
-    if len(calls) > 1 and holds_nothing(session) and not session.turn.is_ours:
-        tasks = [asyncio.ensure_future(greenlet_spawn(call)) for call in calls]
-        try:
-            await asyncio.gather(*tasks)
-        finally:  # the first failure is the one to raise, and the others are not left running
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    else:
-        for call in calls:
-            await greenlet_spawn(call)

@@ -19,7 +19,7 @@ from catalysis.engine.alchemy.touches import (
     load_relationship,
     states_at,
 )
-from catalysis.engine.run import flush_first, load_together
+from catalysis.engine.waiting import flush_first, load_together
 from catalysis.loading.batch import CHUNK
 from catalysis.loading.computed import MOST, Computed
 

@@ -11,7 +11,7 @@ import typer
 import uvicorn
 from rich.console import Console
 
-from catalysis import CatalysisError, Database, DatabaseService
+from catalysis import CatalysisError, Database, DatabaseService, DatabaseSettings
 from catalysis.starter.app.main import create_app
 from catalysis.starter.app.prepare import prepare
 from catalysis.starter.app.seed import DEMO_LOGINS, DEMO_PASSWORD
@@ -28,7 +28,7 @@ def serve(
     """Migrate the database, put in what a new one needs, and answer requests until Ctrl-C."""
     try:
         settings = AppSettings.load()
-        database = DatabaseService.configure()
+        database = DatabaseService.configure(_told_of_loops(DatabaseSettings.load(), settings))
         listener = _listen(host, port)
         asyncio.run(_prepare(database, with_demo=settings.has_demo))
     except (CatalysisError, _PortRefused) as failure:
@@ -43,6 +43,13 @@ def serve(
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # which uvicorn sends on, once it has stopped
         output.print("Stopped.")
+
+
+def _told_of_loops(database: DatabaseSettings, settings: AppSettings) -> DatabaseSettings:
+    """In development a request that sends one statement from one line again and again is warned of."""
+    if settings.environment != "development" or database.warn_repeated is not None:
+        return database
+    return database.model_copy(update={"warn_repeated": 5})
 
 
 async def _prepare(database: Database, *, with_demo: bool) -> None:
