@@ -7,9 +7,21 @@ from uuid import UUID
 from sqlalchemy import Row
 from sqlalchemy import select as sqlalchemy_select
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
-from sqlmodel import Field, select
+from sqlmodel import Field, Relationship, select
 
-from catalysis import Database, DatabaseDep, ModelWithIdAndTimestamps, Session, SoftDelete
+from catalysis import (
+    Database,
+    DatabaseDep,
+    ModelWithIdAndTimestamps,
+    Session,
+    SoftDelete,
+    count,
+    exists,
+    load,
+    managed,
+    run,
+    top,
+)
 from catalysis.tools.keyset import KeysetPage, paginate_keyset
 from catalysis.tools.paginate import Page, paginate
 
@@ -29,6 +41,23 @@ async def results(session: Session, key: UUID) -> None:
     assert_type((await session.scalars(sqlalchemy_select(Task))).one(), Task)
     assert_type(await session.get(Task, key), Task | None)
     assert_type(await session.get_one(Task, key), Task)
+
+
+class Owner(ModelWithIdAndTimestamps, table=True):
+    tasks: list[Task] = Relationship()
+
+
+async def relationships(owners: list[Owner]) -> None:
+    assert_type(await load(owners, count(Owner.tasks)), list[int])
+    assert_type(await load(owners, exists(Owner.tasks, Task.number > 1)), list[bool])
+    assert_type(await load(owners, top(Owner.tasks, 3, order_by=Task.number)), list[list[Task]])
+    await load(owners, Owner.tasks, Task.title)
+    assert_type(await managed(answer()), int)
+    assert_type(run(answer()), int)
+
+
+async def answer() -> int:
+    return 1
 
 
 async def pages(session: Session) -> None:

@@ -5,15 +5,16 @@ Loading the children to count them is an N+1 of rows, which batched loading cann
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, overload
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, select, tuple_
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.orm import Mapper, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Mapper, aliased
 
 from catalysis.engine.alchemy.touches import is_relationship
 
 T = TypeVar("T")
+C = TypeVar("C")
 Selected = Select[*tuple[Any, ...]]
 
 MOST = 5_000
@@ -96,6 +97,17 @@ def total(relationship: Any, column: Any, *criteria: ColumnElement[bool] | bool)
     return Computed("total", relationship, statement, lambda rows: rows[0][0] or 0, int)
 
 
+@overload
+def top(
+    relationship: InstrumentedAttribute[list[C]] | list[C],
+    n: int,
+    *criteria: ColumnElement[bool] | bool,
+    order_by: Any = (),
+) -> Computed[list[C]]: ...
+@overload
+def top(
+    relationship: Any, n: int, *criteria: ColumnElement[bool] | bool, order_by: Any = ()
+) -> Computed[list[Any]]: ...
 def top(
     relationship: Any, n: int, *criteria: ColumnElement[bool] | bool, order_by: Any = ()
 ) -> Computed[list[Any]]:
