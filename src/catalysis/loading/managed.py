@@ -60,9 +60,7 @@ class _Scope(Awaitable[T]):
         idle = _greenlets.idle
         scope = idle.pop() if idle else ScopeGreenlet(_serve)
         scope.task, scope.has_ended = running_task(), False
-        scope.gr_context = (
-            current_greenlet().gr_context
-        )  # what is set inside is seen outside, as in any await
+        scope.gr_context = current_greenlet().gr_context  # what is set inside is seen outside
         given: Any
         waited = _resumed(scope, scope.switch, self._awaitable)
         while not scope.has_ended:
@@ -126,7 +124,7 @@ def _serve(awaitable: Any) -> None:
         assert back is not None
         del (
             scope
-        )  # while it waits, this frame holds neither its greenlet nor an error that has it in its traceback
+        )  # a frame that waits must not hold its greenlet, nor an error with the frame in its traceback
         awaitable = back.switch()
         del back
 
