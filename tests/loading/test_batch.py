@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncAttrs, create_async_engine
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
+    aliased,
     attribute_keyed_dict,
     defer,
     joinedload,
@@ -325,6 +326,32 @@ async def test_marked_rows_stay_out_unless_asked_for(backend_url: str) -> None:
             people = (await session.scalars(select(Person))).all()
             assert sum(await load(people, count(Person.jobs))) == 5
             assert sum(await load(people, count(Person.teams))) == 2
+
+
+async def test_columns_of_marked_instances_are_loaded(backend_url: str) -> None:
+    async with made(backend_url) as database, database.session(expire_on_commit=True) as session:
+        people = [Person(name=f"p{n}") for n in range(3)]
+        session.add_all(people)
+        await session.commit()
+        await session.delete(people[1])
+        await session.commit()
+        with watch_queries() as queries:
+            assert await session.run_sync(lambda _: [person.name for person in people]) == ["p0", "p1", "p2"]
+        queries.assert_statements(1)
+
+
+async def test_options_of_an_alias(engine: Any) -> None:
+    async def work() -> None:
+        async with Session(engine) as session:
+            alias = aliased(Shelf)
+            query = select(alias).order_by(alias.id).options(defer(alias.name))
+            shelves = (await session.scalars(query)).all()
+            assert [shelf.name for shelf in shelves] == [f"shelf {n}" for n in range(1, SHELVES + 1)]
+            assert [len(shelf.items) for shelf in shelves] == [ITEMS] * SHELVES
+
+    with watch_queries() as queries:
+        await managed(work())
+    queries.assert_statements(3)
 
 
 # --- Errors and strictness ------------------------------------------------------------------------

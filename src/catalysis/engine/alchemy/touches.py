@@ -252,7 +252,13 @@ def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) ->
     needed = set(mapper._primary_key_propkeys)
     if mapper.polymorphic_on is not None:
         needed.add(mapper.get_property_by_column(mapper.polymorphic_on).key)
-    compile_options = _own_context.default_compile_options + {"_only_load_props": keys | needed}
+    compile_options = (
+        _own_context.default_compile_options
+        + {
+            "_only_load_props": keys | needed,
+            "_for_refresh_state": True,  # of rows that the session holds: no criteria, and options that do not fit pass
+        }
+    )
     if first.load_options:  # as SQLAlchemy does for one
         compile_options += {"_current_path": first.load_path.parent}
         statement = statement.options(*first.load_options)
