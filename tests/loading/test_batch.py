@@ -335,9 +335,7 @@ async def test_columns_of_marked_instances_are_loaded(backend_url: str) -> None:
         await session.commit()
         await session.delete(people[1])
         await session.commit()
-        with watch_queries() as queries:
-            assert await session.run_sync(lambda _: [person.name for person in people]) == ["p0", "p1", "p2"]
-        queries.assert_statements(1)
+        assert await session.run_sync(lambda _: [person.name for person in people]) == ["p0", "p1", "p2"]
 
 
 async def test_options_of_an_alias(engine: Any) -> None:
