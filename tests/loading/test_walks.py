@@ -111,7 +111,8 @@ class Walk:
             self.needed[group] = max(alike, self.needed.get(group, 0))
         value = getattr(instance, key)
         self.trace.append((seen(instance, True), key, seen(value, (type(instance), key) in ORDERED)))
-        for each in value if isinstance(value, list | set) else [value]:
+        several = isinstance(value, list | set)  # whose order is chance, but for some
+        for each in sorted(value, key=lambda each: repr(seen(each, True))) if several else [value]:
             if hasattr(each, "_sa_instance_state") and not any(each is known for known in self.met):
                 self.met.append(each)
 
