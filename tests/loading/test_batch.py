@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, event, func, select
+from sqlalchemy import ForeignKey, event, func, inspect, select
 from sqlalchemy.ext.asyncio import AsyncAttrs, create_async_engine
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -206,6 +206,29 @@ async def test_a_pending_append_is_kept(engine: Any) -> None:
             await session.rollback()
 
     await managed(work())
+
+
+async def test_pending_appends_are_flushed(backend_url: str) -> None:
+    """Both of the touched instance and of its peers, in a table that nothing else writes."""
+    async with made(backend_url) as database:
+        async with database.session() as session:
+            session.add_all([Person(name=f"p{n}", teams=[Team(name=f"t{n}")]) for n in range(3)])
+            await session.commit()
+
+        async def work() -> None:
+            async with database.session(autoflush=False) as session:
+                people = (await session.scalars(select(Person).order_by(Person.name))).all()
+                extra = Team(name="extra")
+                session.add(extra)
+                extra.people.extend(people)  # a pending append to `teams`, which is not loaded
+                assert [len(person.teams) for person in people] == [2, 2, 2]
+                assert all(list(inspect(person).attrs.teams.history.added) == [extra] for person in people)
+                await session.commit()
+
+        await managed(work())
+        async with database.session() as session:
+            people = (await session.scalars(select(Person))).all()
+            assert await load(people, count(Person.teams)) == [2, 2, 2]
 
 
 async def test_options_of_the_result_are_inherited(engine: Any) -> None:

@@ -109,6 +109,8 @@ def is_batched(touch: Touch) -> bool:
     prop: Any = touch.relationship
     if prop is None:
         return True
+    if prop.key in state.__dict__.get("_pending_mutations", ()):
+        return False  # SQLAlchemy takes an answer for what the database holds, and adds these to it once
     impl: Any = state.manager[prop.key].impl
     # An option of one instance (`lazyload(User.tasks.and_(…))`) may carry criteria.
     return (
