@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, event, func, inspect, select
+from sqlalchemy import Column, ForeignKey, Integer, Table, event, func, insert, inspect, select
 from sqlalchemy.ext.asyncio import AsyncAttrs, create_async_engine
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     aliased,
     attribute_keyed_dict,
+    declarative_base,
     defer,
     joinedload,
     mapped_column,
@@ -229,6 +230,35 @@ async def test_pending_appends_are_flushed(backend_url: str) -> None:
         async with database.session() as session:
             people = (await session.scalars(select(Person))).all()
             assert await load(people, count(Person.teams)) == [2, 2, 2]
+
+
+async def test_rows_that_an_association_table_holds_twice(backend_url: str) -> None:
+    """Lazy loading gives them once, and so does a batch."""
+    base = declarative_base()
+    pairs = Table("pair", base.metadata, Column("a", ForeignKey("one.id")), Column("b", ForeignKey("one.id")))
+
+    class One(base):
+        __tablename__ = "one"
+        id = Column(Integer, primary_key=True)
+        others = relationship(
+            "One", secondary=pairs, primaryjoin="One.id == pair.c.a", secondaryjoin="One.id == pair.c.b"
+        )
+
+    engine = create_async_engine(backend_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(base.metadata.create_all)
+        await connection.execute(insert(One), [{"id": n} for n in range(1, 4)])
+        await connection.execute(insert(pairs), [{"a": a, "b": 2} for a in (1, 1, 2, 3, 3)])
+    async with Session(engine) as session:
+        ones = (await session.scalars(select(One).order_by(One.id))).all()
+        await managed(as_said(lambda: ones[0].others))
+        assert [[other.id for other in one.others] for one in ones] == [[2], [2], [2]]
+        assert await load(ones, count(One.others)) == [1, 1, 1]
+    await engine.dispose()
+
+
+async def as_said(touch: Any) -> None:
+    touch()
 
 
 async def test_options_of_the_result_are_inherited(engine: Any) -> None:

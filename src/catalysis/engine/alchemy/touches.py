@@ -126,16 +126,31 @@ class _Context:
 
     populate_existing = False
 
-    def __init__(self, session: Any, options: Any) -> None:
+    def __init__(self, session: Any, options: Any, *, once_each: bool) -> None:
         self.session = self
         self._own_session = session
+        self._once_each = once_each
         self._loader_strategy_options = lambda: options
 
     def execute(self, statement: Any, params: Any, execution_options: Any) -> Any:
         keys = _padded(params["primary_keys"])
-        return self._own_session.execute(
+        result = self._own_session.execute(
             statement, params={"primary_keys": keys}, execution_options=execution_options
         )
+        return _OnceEach(result) if self._once_each else result
+
+
+class _OnceEach:
+    """A result whose rows the select-in loader takes once each, as lazy loading does and eager loading does not."""
+
+    requires_uniquing = True
+
+    def __init__(self, result: Any) -> None:
+        self.unique = result.unique
+
+    @property
+    def context(self) -> Any:
+        return self
 
 
 def _padded(keys: list[Any]) -> list[Any]:
@@ -157,7 +172,7 @@ def load_relationship(session: Any, prop: Relationship, states: Sequence[State])
     first: Any = states[0]
     loader: Any = cast("Any", prop)._get_strategy((("lazy", "selectin"),))
     loader._load_for_path(
-        _Context(session, first.load_options),
+        _Context(session, first.load_options, once_each=prop.secondary is not None),
         first.load_path if first.load_options else first.mapper._path_registry,
         [(state, False) for state in states],
         None,
