@@ -229,6 +229,11 @@ class Session(AsyncSession):
         else:
             await super().rollback()
 
+    async def flush(self, objects: Sequence[Any] | None = None) -> None:
+        """As the parent; what other tasks touch meanwhile waits for it."""
+        async with self.sync_session.turn:
+            await super().flush(objects)
+
     async def delete(self, instance: object, *, hard: bool = False) -> None:
         """Mark the instance as deleted at the next flush.
 

@@ -1,5 +1,6 @@
 """One touch loads for all peers: who they are, in which chunks, and what is inherited."""
 
+import asyncio
 import gc
 import warnings
 import weakref
@@ -19,6 +20,7 @@ from sqlalchemy.orm import (
     joinedload,
     mapped_column,
     relationship,
+    selectinload,
     with_loader_criteria,
 )
 from sqlalchemy.orm import lazyload as lazyload_option
@@ -289,6 +291,19 @@ async def test_it_is_in_the_transaction(engine: Any) -> None:
     await managed(work())
 
 
+async def test_a_touch_waits_for_the_flush_of_another_task(engine: Any) -> None:
+    async with Session(engine) as session:
+        shelves = await shelves_of(session)
+
+        async def touched() -> int:
+            return sum(len(shelf.items) for shelf in shelves)
+
+        session.add_all(Item(id=1000 + n, name="new", size=1, shelf_id=1) for n in range(20))
+        _, *found = await asyncio.gather(session.flush(), managed(touched()), managed(touched()))
+        assert found == [SHELVES * ITEMS + 20] * 2
+        await session.rollback()
+
+
 async def test_expired_by_a_commit(engine: Any) -> None:
     async def work() -> None:
         async with Session(engine) as session:
@@ -492,6 +507,13 @@ async def test_load_refuses_what_cannot_be(engine: Any) -> None:
             await load(shelves, count(Item.twins))
         with pytest.raises(Exception, match="takes a relationship"):
             count(Shelf.name)
+        for mistaken in ("items", None, selectinload(Shelf.items), Shelf.items.and_(Item.size > 1), Shelf):
+            with pytest.raises(Exception, match="takes mapped attributes as they are"):
+                await load(shelves, mistaken)
+        with pytest.raises(Exception, match="takes mapped attributes as they are"):
+            await load(shelves, count(Shelf.items), exists(Shelf.items))
+        with pytest.raises(Exception, match="takes a relationship"):
+            count(Shelf.items.and_(Item.size > 1))
         with pytest.raises(Exception, match="at least 1"):
             top(Shelf.items, 0)
         await load([], Shelf.items)

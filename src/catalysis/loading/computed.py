@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, select, tuple_
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, aliased
 
-from catalysis.engine.alchemy.touches import is_relationship
+from catalysis.engine.alchemy.touches import is_relationship, is_whole
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -139,8 +139,10 @@ def top(
 
 def _target(name: str, relationship: Any) -> Mapper[Any]:
     prop = getattr(relationship, "property", None)
-    if not is_relationship(prop):
-        raise ArgumentError(f"{name}() takes a relationship, as in {name}(Group.memberships).")
+    if not is_relationship(prop) or not is_whole(relationship):
+        raise ArgumentError(
+            f"{name}() takes a relationship, as in {name}(Group.memberships); criteria come after it, not in and_()."
+        )
     return cast("Any", prop).mapper
 
 

@@ -14,6 +14,7 @@ from catalysis.engine.alchemy.touches import (
     State,
     is_by_key,
     is_relationship,
+    is_whole,
     load_by_key,
     load_columns,
     load_relationship,
@@ -46,6 +47,12 @@ async def load(objects: object | Iterable[object], /, *attributes: Any) -> Any:
     """
     if len(attributes) == 1 and isinstance(attributes[0], Computed):
         return await _compute(list(_each(objects)), cast("Computed[Any]", attributes[0]))
+    for attribute in attributes:
+        if not is_whole(attribute):
+            raise InvalidRequestError(
+                "load() takes mapped attributes as they are (User.tasks, without of_type() or and_()), or one of "
+                f"count(), exists(), total() and top() alone; it was given {attribute}."
+            )
     given = _states(_each(objects))
     for session, states in _by_session(given).items():
         await _load(session, states, attributes)

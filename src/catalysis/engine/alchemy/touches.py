@@ -7,7 +7,13 @@ from typing import Any, cast
 
 from sqlalchemy import Result, inspect, select, tuple_
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
-from sqlalchemy.orm import InstanceState, LoaderCallableStatus, PassiveFlag, RelationshipProperty
+from sqlalchemy.orm import (
+    InstanceState,
+    LoaderCallableStatus,
+    PassiveFlag,
+    QueryableAttribute,
+    RelationshipProperty,
+)
 from sqlalchemy.orm.collections import collection_adapter
 from sqlalchemy.orm.context import _ORMCompileState  # pyright: ignore[reportPrivateUsage]
 from sqlalchemy.orm.interfaces import RelationshipDirection
@@ -50,6 +56,15 @@ def touch_of(statement: Any, options: Mapping[str, Any]) -> Touch | None:
 def is_relationship(prop: Any) -> bool:
     """Whether a mapped attribute leads to other instances."""
     return isinstance(prop, RelationshipProperty)
+
+
+def is_whole(attribute: Any) -> bool:
+    """Whether it is a mapped attribute of a class, without `of_type()` or `and_()`, which no instance could keep."""
+    if not isinstance(attribute, QueryableAttribute):
+        return False
+    given = cast("Any", attribute)
+    is_mapped = hasattr(given, "property") and hasattr(given, "parent")
+    return is_mapped and given._of_type is None and not given._extra_criteria
 
 
 # --- Whose attribute ------------------------------------------------------------------------------
