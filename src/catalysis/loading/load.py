@@ -145,18 +145,19 @@ def _waves(attributes: Sequence[Any]) -> Iterator[list[Any]]:
 def _calls(session: HookedSession, attribute: Any, owners: Iterable[State]) -> Iterator[Callable[[], None]]:
     """A function for each statement: for 500 instances that lack the attribute and agree on their options."""
     alike: dict[Any, list[State]] = {}
-    key = attribute.key
+    key, leads = attribute.property.key, is_relationship(attribute.property)
     for state in owners:
         if key not in state.dict:
             options: Any = cast("Any", state).load_options
-            alike.setdefault((state.mapper, options, state.load_path if options else None), []).append(state)
+            kind = None if leads else state.mapper  # columns of several classes are not of one statement
+            alike.setdefault((kind, options, state.load_path if options else None), []).append(state)
     for states in alike.values():
-        if is_relationship(attribute.property) and is_by_key(attribute.property):
+        if leads and is_by_key(attribute.property):
             yield partial(_load_by_key, session, attribute.property, states)
             continue
         for start in range(0, len(states), CHUNK):
             chunk = states[start : start + CHUNK]
-            if is_relationship(attribute.property):
+            if leads:
                 yield partial(load_relationship, session, attribute.property, chunk)
             else:
                 yield partial(load_columns, session, chunk, frozenset((key,)))
