@@ -21,6 +21,7 @@ from sqlalchemy.orm import (
     mapped_column,
     relationship,
     selectinload,
+    synonym,
     with_loader_criteria,
 )
 from sqlalchemy.orm import lazyload as lazyload_option
@@ -65,6 +66,7 @@ class Item(Base):
     name: Mapped[str]
     size: Mapped[int]
     note: Mapped[str | None] = mapped_column(deferred=True)
+    remark: Mapped[str | None] = synonym("note")
     shelf_id: Mapped[int | None] = mapped_column(ForeignKey("shelf.id"))
     shelf: Mapped[Shelf | None] = relationship(back_populates="items")
     twin_id: Mapped[int | None] = mapped_column(ForeignKey("item.id"))
@@ -494,6 +496,13 @@ async def test_load_of_those_whose_key_is_not_loaded(engine: Any) -> None:
         assert [item.shelf.id for item in items if item.shelf] == [1] * 4 + [
             n for n in range(2, SHELVES + 1) for _ in range(ITEMS)
         ]
+
+
+async def test_load_of_a_synonym(engine: Any) -> None:
+    async with Session(engine) as session:
+        items = (await session.scalars(select(Item).where(Item.id < 14).order_by(Item.id))).all()
+        await load(items, Item.remark)
+        assert [item.note for item in items] == [f"note 1.{i}" for i in range(4)]
 
 
 async def test_load_refuses_what_cannot_be(engine: Any) -> None:

@@ -64,7 +64,10 @@ def is_whole(attribute: Any) -> bool:
         return False
     given = cast("Any", attribute)
     is_mapped = hasattr(given, "property") and hasattr(given, "parent")
-    return is_mapped and given._of_type is None and not given._extra_criteria
+    narrowed = getattr(given, "_of_type", None) or getattr(
+        given, "_extra_criteria", ()
+    )  # a synonym has neither
+    return is_mapped and not narrowed
 
 
 # --- Whose attribute ------------------------------------------------------------------------------
