@@ -182,7 +182,7 @@ async def on_postgres(chosen: list[Operation], console: Console) -> dict[str, An
         contenders += [await TortoiseORM.open(server.url()), await Piccolo.open(server.url())]
         keys = await keys_of(engine)
         report = await compare("PostgreSQL", contenders, keys, chosen, console)
-        report["relationships"] = await relationships(contenders[0].pool, engine, console)  # type: ignore[attr-defined]
+        report["relationships"] = await relationships(contenders[0].pool, engine, console)
         report["scope"] = await scope_costs(engine, keys, console)
         report["round trips"] = await round_trips(server.url(), keys, chosen, console)
         for contender in contenders:

@@ -69,7 +69,7 @@ async def _cancelled_after(engine: AsyncEngine, work: Work, steps: int) -> bool:
 
 async def _settled(engine: AsyncEngine) -> None:
     for _ in range(100):
-        if engine.pool.checkedout() == 0:  # type: ignore[attr-defined]
+        if engine.pool.checkedout() == 0:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("a connection was not given back")

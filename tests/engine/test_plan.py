@@ -66,7 +66,7 @@ GENERATED: dict[str, Callable[[], Any]] = {
     "a mixed row": lambda: select(Person, Job.title).join(Job),
     "an alias": lambda: select(other).where(other.name == "p1"),
     "two of a kind": lambda: select(Job, older).where(Job.person_id == older.person_id),
-    "a label": lambda: select(Person.name.label("who"), literal(1).label("one")),  # type: ignore[attr-defined]
+    "a label": lambda: select(Person.name.label("who"), literal(1).label("one")),
     "an aggregate": lambda: select(func.count(Person.id)),
     "groups": lambda: select(Person.name, func.count(Job.id)).join(Job).group_by(Person.name),
     "a CTE": lambda: select(Person, busy.c.n).join(busy, busy.c.person_id == Person.id),
@@ -85,7 +85,7 @@ GENERATED: dict[str, Callable[[], Any]] = {
     "an IN": lambda: select(Person).where(col(Person.name).in_(["p1", "p2"])),
     "an IN of several columns": lambda: select(Person).where(
         tuple_(col(Person.name), col(Person.id)).in_(
-            select(Person.name, Person.id).where(Person.name != "p0")  # type: ignore[arg-type]
+            select(Person.name, Person.id).where(Person.name != "p0")
         )
     ),
     "a page": lambda: select(Person).order_by(Person.name).limit(2).offset(1),
@@ -201,7 +201,7 @@ async def test_plans_and_their_variants_are_bounded(database: Database):
             await session.exec(select(Label).where(col(Label.name).in_(["x"] * number)))
         assert len(reading(session, select(Label).where(col(Label.name).in_([]))).plan.variants) == VARIANTS
         for number in range(PLANS + 50):
-            reading(session, select(Label.name.label(f"name_{number}")))  # type: ignore[attr-defined]
+            reading(session, select(Label.name.label(f"name_{number}")))
         assert 0 < plans_of(database.engine.sync_engine) <= PLANS
 
 

@@ -24,7 +24,10 @@ from tests.models import Job, Person, made
 variable: ContextVar[int] = ContextVar("variable", default=0)
 LOOPS = [
     "asyncio",
-    pytest.param("uvloop", marks=pytest.mark.skipif(not importlib.util.find_spec("uvloop"), reason="")),
+    pytest.param(
+        "uvloop",
+        marks=pytest.mark.skipif(not importlib.util.find_spec("uvloop"), reason="uvloop is not installed"),
+    ),
 ]
 
 

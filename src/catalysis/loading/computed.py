@@ -61,9 +61,8 @@ def count(relationship: Any, *criteria: ColumnElement[bool] | bool) -> Computed[
     """How many there are: `await load(groups, count(Group.memberships, Membership.active))`, a list of numbers."""
     target = _target("count", relationship)
     key = target.primary_key
-    distinct = (
-        relationship.property.secondary is not None and len(key) == 1
-    )  # as the collection has each once
+    # A collection has each once, whatever an association table holds.
+    distinct = relationship.property.secondary is not None and len(key) == 1
     number = func.count(key[0].distinct()) if distinct else func.count()
 
     def statement(parent: Any, columns: list[Any], wanted: Any) -> Selected:

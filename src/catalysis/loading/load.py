@@ -54,11 +54,10 @@ async def load(objects: object | Iterable[object], /, *attributes: Any) -> Any:
                 f"count(), exists(), total() and top() alone; it was given {attribute}."
             )
     given = _states(_each(objects))
+    if given:
+        _belongs_to_some({state.mapper for state in given}, attributes)
     for session, states in _by_session(given).items():
         await _load(session, states, attributes)
-    if not given:
-        return
-    _belongs_to_some({state.mapper for state in given}, attributes)
 
 
 def _each(objects: object | Iterable[object]) -> Iterable[object]:

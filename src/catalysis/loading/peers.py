@@ -6,6 +6,7 @@ latest, until there come only strangers.  What was found is kept for the next to
 """
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from sqlalchemy.orm.attributes import instance_state
@@ -49,7 +50,7 @@ class _Group:
         return self._places.get(id(state.obj))
 
     def around(self, place: int, belongs: Callable[[State], bool]) -> Iterator[State]:
-        for near in (*range(place, len(self._members)), *range(place - 1, -1, -1)):
+        for near in chain(range(place, len(self._members)), range(place - 1, -1, -1)):
             instance = self._members[near]()
             if instance is not None and belongs(state := instance_state(instance)):
                 yield state

@@ -13,9 +13,9 @@ from sqlalchemy.orm import (
     PassiveFlag,
     QueryableAttribute,
     RelationshipProperty,
+    context,
 )
 from sqlalchemy.orm.collections import collection_adapter
-from sqlalchemy.orm.context import _ORMCompileState  # pyright: ignore[reportPrivateUsage]
 from sqlalchemy.orm.interfaces import RelationshipDirection
 
 State = InstanceState[Any]
@@ -64,10 +64,8 @@ def is_whole(attribute: Any) -> bool:
         return False
     given = cast("Any", attribute)
     is_mapped = hasattr(given, "property") and hasattr(given, "parent")
-    narrowed = getattr(given, "_of_type", None) or getattr(
-        given, "_extra_criteria", ()
-    )  # a synonym has neither
-    return is_mapped and not narrowed
+    narrowings = ("_of_type", "_extra_criteria")  # a synonym has neither
+    return is_mapped and not any(getattr(given, name, None) for name in narrowings)
 
 
 # --- Whose attribute ------------------------------------------------------------------------------
@@ -287,13 +285,9 @@ def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) ->
     needed = set(mapper._primary_key_propkeys)
     if mapper.polymorphic_on is not None:
         needed.add(mapper.get_property_by_column(mapper.polymorphic_on).key)
-    compile_options = (
-        _own_context.default_compile_options
-        + {
-            "_only_load_props": keys | needed,
-            "_for_refresh_state": True,  # of rows that the session holds: no criteria, and options that do not fit pass
-        }
-    )
+    # For a refresh: the session holds the rows, so that there are no criteria, and options that do not fit pass.
+    refreshing = {"_only_load_props": keys | needed, "_for_refresh_state": True}
+    compile_options = cast("Any", context)._ORMCompileState.default_compile_options + refreshing
     if first.load_options:  # as SQLAlchemy does for one
         compile_options += {"_current_path": first.load_path.parent}
         statement = statement.options(*first.load_options)
@@ -302,9 +296,6 @@ def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) ->
     session.execute(statement, execution_options=_WITHOUT_FLUSH).unique().all()
     for state, number in numbers:  # it came by another load, and is still the peer of those
         state.runid = number
-
-
-_own_context: Any = _ORMCompileState
 
 
 def answer_for(touch: Touch) -> Result[Any]:
