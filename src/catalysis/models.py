@@ -20,6 +20,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import DateTime
 from sqlalchemy.util.concurrency import in_greenlet
 from sqlmodel import Field, SQLModel
+from sqlmodel.main import SQLModelMetaclass
 from typing_extensions import Format, get_annotations
 
 from catalysis.errors import AttributeNotLoaded, ModelError, RelationshipNotLoaded
@@ -103,13 +104,46 @@ class _RegistryOfModel:
         return owner._sa_registry
 
 
-class ModelWithIdAndTimestamps(SQLModel):
+if TYPE_CHECKING:  # for a type checker, a metaclass of its own would hide what SQLModel's declares
+    _ModelMeta = SQLModelMetaclass
+else:
+
+    class _ModelMeta(SQLModelMetaclass):
+        """SQLModel's metaclass, which also takes `validate=True`."""
+
+        def __new__(
+            cls, name: str, bases: Any, namespace: Any, *, validate: bool | None = None, **options: Any
+        ) -> Any:
+            model = super().__new__(cls, name, bases, namespace, **options)
+            if validate is not None:
+                type.__setattr__(model, _VALIDATED, validate)
+            return model
+
+        def __init__(
+            self, name: str, bases: Any, namespace: Any, *, validate: bool | None = None, **options: Any
+        ) -> None:
+            super().__init__(name, bases, namespace, **options)
+
+
+_VALIDATED = "__catalysis_validated__"
+
+
+def is_validated(model: type[Any]) -> bool:
+    """Whether a table model, or the nearest base that says so, was declared with `validate=True`."""
+    return getattr(model, _VALIDATED, False)
+
+
+class ModelWithIdAndTimestamps(SQLModel, metaclass=_ModelMeta):
     """Base of models with a UUID key and three times, all aware (a naive datetime is refused on its way in).
 
     The key is a UUIDv7, made on construction: keys grow with time, so new rows land on the last pages of the
     index instead of all over it, and no round trip is needed to know one.  `created_at` and `updated_at` are set
     by the flush, `updated_at` again by every update, set-based ones included; rows that arrive by plain SQL get
     the database's clock.  `deleted_at` is a plain column until the model also inherits `SoftDelete`.
+
+    With `validate=True` beside `table=True`, Pydantic validates what the constructor is given, as it does for
+    models without a table (SQLModel validates no table model); a foreign key that is missing is taken from the
+    related instance that is given.
     """
 
     __mapper_args__: ClassVar[dict[str, Any]] = {"eager_defaults": True}

@@ -21,6 +21,7 @@ from sqlalchemy.util import greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
+from catalysis.engine.alchemy.construction import generate_constructors
 from catalysis.engine.alchemy.sessions import (
     ABSENT,
     UNSURE,
@@ -37,6 +38,8 @@ from catalysis.errors import UncommittedChanges
 from catalysis.events import fallback_reason
 from catalysis.soft_delete import MARK, SoftDelete
 from catalysis.unit_of_work import Strictness, UnitOfWork, with_unit_of_work
+
+generate_constructors()
 
 Ts = TypeVarTuple("Ts")
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
