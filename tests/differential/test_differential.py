@@ -2,135 +2,21 @@
 
 import asyncio
 import os
-import shutil
-import warnings
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import asyncpg
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, select, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session as SyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalysis import Session
 from tests.conftest import fresh_postgres_url
 from tests.differential.models import Base, rows
 from tests.differential.programs import Player, Step, programs
+from tests.differential.running import OnPostgres, OnSqlite, Subject, check, compare, one_by_one
 
-one_by_one = partial(Session, batch_loading=False)
-"""A touch loads for its instance alone, as stock does; what batches load is compared in `tests/loading`."""
-FOLDER = TemporaryDirectory(prefix="catalysis-differential-")
-TEMPLATE = Path(FOLDER.name) / "template.db"
-
-
-def template() -> Path:
-    if not TEMPLATE.exists():
-        engine = create_engine(f"sqlite:///{TEMPLATE}")
-        Base.metadata.create_all(engine)
-        with SyncSession(engine) as session:
-            session.add_all(rows())
-            session.commit()
-        engine.dispose()
-    return TEMPLATE
-
-
-async def contents(engine: Any) -> Any:
-    async with engine.connect() as connection:
-        return {
-            table.name: sorted(map(repr, (await connection.execute(select(table))).all()))
-            for table in Base.metadata.sorted_tables
-        }
-
-
-async def trace(make: Any, url: str, program: list[Step], expire: bool) -> Any:
-    engine = create_async_engine(url)
-    try:
-        session = make(engine, expire_on_commit=expire)
-        player = Player(session)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            traced = await player.play(program)
-            player.kept.clear()
-            await session.close()
-        return traced, await contents(engine)
-    finally:
-        await engine.dispose()
-
-
-def compare(program: list[Step], one: Any, two: Any) -> None:
-    for number, (stock, ours) in enumerate(zip(one[0], two[0], strict=True)):
-        difference = first_difference(stock, ours)
-        assert difference is None, f"step {number} of {program}: {difference}"
-    assert one[1] == two[1], f"after {program}: {first_difference(one[1], two[1])}"
-
-
-def first_difference(one: Any, two: Any, where: str = "") -> str | None:
-    """Where two traces part, and how: a whole trace is too long to read."""
-    if one == two:
-        return None
-    if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
-        pairs = [(key, one[key], two[key]) for key in one]
-    elif isinstance(one, (list, tuple)) and isinstance(two, (list, tuple)) and len(one) == len(two):
-        pairs = [(str(n), *pair) for n, pair in enumerate(zip(one, two, strict=True))]
-    else:
-        return f"at {where}: stock {one!r}, ours {two!r}"
-    return next(found for key, x, y in pairs if (found := first_difference(x, y, f"{where}/{key}")))
-
-
-def run_on_sqlite(name: str, make: Any, program: list[Step], expire: bool) -> Any:
-    path = Path(FOLDER.name) / f"{name}-{os.getpid()}.db"
-    shutil.copyfile(template(), path)
-    return asyncio.run(trace(make, f"sqlite+aiosqlite:///{path}", program, expire))
-
-
-class OnPostgres:
-    """Runs programs on one PostgreSQL database, which is filled anew from a copy before each."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        tables = [table.name for table in Base.metadata.sorted_tables]
-        self.refill = f"TRUNCATE {', '.join(tables)} CASCADE;" + "".join(
-            f"INSERT INTO {name} SELECT * FROM copy_{name};" for name in tables
-        )
-        asyncio.run(self.prepare(tables))
-
-    async def prepare(self, tables: list[str]) -> None:
-        engine = create_async_engine(self.url)
-        async with engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-        async with AsyncSession(engine) as session:
-            session.add_all(rows())
-            await session.commit()
-            for name in tables:
-                await session.execute(text(f"CREATE TABLE copy_{name} AS SELECT * FROM {name}"))
-            await session.commit()
-        await engine.dispose()
-
-    async def once(self, make: Any, program: list[Step], expire: bool) -> Any:
-        connection = await asyncpg.connect(self.url.replace("+asyncpg", ""))
-        try:
-            await connection.execute(self.refill)
-        finally:
-            await connection.close()
-        return await trace(make, self.url, program, expire)
-
-    def __call__(self, name: str, make: Any, program: list[Step], expire: bool) -> Any:
-        return asyncio.run(self.once(make, program, expire))
-
-
-def check(run: Any, program: list[Step], expire: bool) -> None:
-    stock = run("stock", AsyncSession, program, expire)
-    ours = run("ours", one_by_one, program, expire)
-    if stock != ours:
-        # SQLAlchemy's unit of work walks sets, so that a program may end in more than one way on stock itself.
-        assume(all(run("stock", AsyncSession, program, expire) == stock for _ in range(6)))
-    compare(program, stock, ours)
-
+READING = Subject(Base, rows, Player)
+run_on_sqlite = OnSqlite(READING, "reading")
 
 FOUND: list[list[Step]] = [
     # A lazy load names its parameter, anonymously, and two loaders of one relationship name it differently.
@@ -202,7 +88,7 @@ def test_many_programs_on_sqlite(program: list[Step], expire: bool):
 
 @pytest.mark.long
 def test_many_programs_on_postgres():
-    run = OnPostgres(asyncio.run(fresh_postgres_url()))
+    run = OnPostgres(READING, asyncio.run(fresh_postgres_url()))
 
     @long
     @given(programs, st.booleans())
