@@ -1,7 +1,7 @@
-"""A proxy in front of PostgreSQL that counts round trips: each ends with the server's ReadyForQuery."""
+"""Proxies in front of PostgreSQL: one counts round trips, which end with the server's ReadyForQuery; one cuts."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -57,5 +57,134 @@ async def counted(url: str) -> AsyncIterator[tuple[str, RoundTrips]]:
         yield url.replace(f":{port}/", f":{server.sockets[0].getsockname()[1]}/"), trips
     finally:
         server.close()
+        for task in list(tasks):
+            task.cancel()
+
+
+# --- Faults ---------------------------------------------------------------------------------------
+
+_ENDS_A_REQUEST = frozenset({b"Q", b"S", b"H"})
+"""A query, Sync and Flush: what the server answers without being sent more."""
+
+
+class Faults:
+    """What befalls the requests that clients send through the proxy; one fault at a time, once."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        """How many have come since the fault was set."""
+        self.struck = asyncio.Event()
+        """Set when the fault has happened; for a reply that is cut, when the server has given it."""
+        self._strikes: Callable[[bytes], bool] | None = None
+        self._place = ""
+
+    def cut(self, what: bytes | int, place: str) -> None:
+        """Cut the connection at the request that contains `what`, or that is the `what`-th from now on, from 0.
+
+        `place` is "request": the server never sees it; "reply": it has answered, and the client never sees that;
+        or "silence": as "reply", and nobody closes anything.
+        """
+        self.requests, self._place = 0, place
+        self.struck.clear()
+        self._strikes = lambda body: what in body if isinstance(what, bytes) else self.requests == what
+
+    def clear(self) -> None:
+        """No fault any more."""
+        self._strikes = None
+
+    def place_for(self, body: bytes) -> str:
+        """Where the connection is cut at this request; empty if it is not."""
+        strikes = self._strikes is not None and self._strikes(body)
+        self.requests += 1
+        if not strikes:
+            return ""
+        self._strikes = None
+        return self._place
+
+
+class _Wire:
+    """One client's connection through the proxy."""
+
+    def __init__(self, faults: Faults, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self.faults, self.client, self.server = faults, client, server
+        self.muted = ""
+
+    async def requests(self, reader: asyncio.StreamReader) -> None:
+        """Forward the client's messages: those before the connection is up have no letter."""
+        try:
+            code = b""
+            while (
+                code[:2] != b"\x00\x03"
+            ):  # the version of the protocol: that is the start, and no SSLRequest
+                size = await reader.readexactly(4)
+                code = await reader.readexactly(int.from_bytes(size) - 4)
+                self.server.write(size + code)
+            pending = b""
+            while True:
+                head = await reader.readexactly(5)
+                pending += head + await reader.readexactly(int.from_bytes(head[1:]) - 4)
+                if head[:1] not in _ENDS_A_REQUEST:
+                    if head[:1] == b"X":
+                        self.server.write(pending)
+                    continue
+                place = self.faults.place_for(pending)
+                if place == "request" or (place and head[:1] == b"H"):
+                    self.faults.struck.set()
+                    self.close()
+                self.muted = place
+                self.server.write(pending)
+                pending = b""
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.close()
+
+    async def replies(self, reader: asyncio.StreamReader) -> None:
+        """Forward the server's, or take the one that is to be lost."""
+        try:
+            self.client.write(await reader.readexactly(1))  # the answer to the question for SSL is one byte
+            while True:
+                head = await reader.readexactly(5)
+                body = await reader.readexactly(int.from_bytes(head[1:]) - 4)
+                if not self.muted:
+                    self.client.write(head + body)
+                elif head[:1] == b"Z":
+                    self.faults.struck.set()
+                    if self.muted == "reply":
+                        self.close()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.close()
+
+    def close(self) -> None:
+        """Cut both sides."""
+        self.client.close()
+        self.server.close()
+
+
+@asynccontextmanager
+async def faulty(url: str) -> AsyncIterator[tuple[str, Faults]]:
+    """A URL that leads to the same database through a proxy, and the faults it can be told to have."""
+    faults, port = Faults(), urlsplit(url).port
+    tasks: set[asyncio.Task[None]] = set()
+    wires: list[_Wire] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            theirs, ours = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:  # the server is down: so is this connection
+            writer.close()
+            return
+        wire = _Wire(faults, writer, ours)
+        wires.append(wire)
+        for work in (wire.requests(reader), wire.replies(theirs)):
+            task = asyncio.create_task(work)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield url.replace(f":{port}/", f":{server.sockets[0].getsockname()[1]}/"), faults
+    finally:
+        server.close()
+        for wire in wires:
+            wire.close()
         for task in list(tasks):
             task.cancel()

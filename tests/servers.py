@@ -38,15 +38,22 @@ class PostgresServer:
         if os.geteuid() == 0:
             user = pwd.getpwnam(UNPRIVILEGED_USER)
             os.chown(server.folder, user.pw_uid, user.pw_gid)
-        data = server.folder / "data"
-        server._run("initdb", "-D", str(data), *INITDB)
-        options = " ".join([f"-p {server.port} -k {server.folder}", *(f"-c {each}" for each in SETTINGS)])
-        log = server.folder / "log"
-        server._run("pg_ctl", "-w", "-D", str(data), "-l", str(log), "-o", options, "start")
+        server._run("initdb", "-D", str(server.folder / "data"), *INITDB)
+        server.resume()
         return server
 
-    def stop(self) -> None:
+    def resume(self) -> None:
+        """Let it run, for the first time or after `crash`."""
+        options = " ".join([f"-p {self.port} -k {self.folder}", *(f"-c {each}" for each in SETTINGS)])
+        data, log = str(self.folder / "data"), str(self.folder / "log")
+        self._run("pg_ctl", "-w", "-D", data, "-l", log, "-o", options, "start")
+
+    def crash(self) -> None:
+        """End it without a shutdown: the next start recovers from what had been written."""
         self._run("pg_ctl", "-w", "-m", "immediate", "-D", str(self.folder / "data"), "stop")
+
+    def stop(self) -> None:
+        self.crash()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, database: str = "postgres") -> str:

@@ -5,6 +5,8 @@
     ├── AttributeNotLoaded       (also SQLAlchemy's MissingGreenlet and InvalidRequestError)
     │   └── RelationshipNotLoaded
     ├── UnsupportedStatement     (also SQLAlchemy's InvalidRequestError)
+    ├── CommitOutcomeUnknown     (also SQLAlchemy's DBAPIError)
+    ├── TransactionMisused       (also SQLAlchemy's InvalidRequestError)
     ├── SettingsError            (also ValueError)
     ├── InvalidPage              (also ValueError)
     ├── BulkError                (also ValueError)
@@ -19,7 +21,9 @@ parameter's value, a password or a whole URL.  Where SQLAlchemy has an exception
 subclass of it, so that existing handlers still match.
 """
 
-from sqlalchemy.exc import ArgumentError, InvalidRequestError, MissingGreenlet
+from typing import Any
+
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, MissingGreenlet
 
 
 class CatalysisError(Exception):
@@ -40,6 +44,33 @@ class RelationshipNotLoaded(AttributeNotLoaded):
 
 class UnsupportedStatement(CatalysisError, InvalidRequestError):
     """A statement that would not do what the model promises; nothing was sent."""
+
+
+class CommitOutcomeUnknown(CatalysisError, DBAPIError):
+    """The connection was lost, or time was up, while a COMMIT was under way: nobody here knows whether it was done.
+
+    `statement` is None, or the statement that commits by itself.  `orig` is the driver's error, and the error that
+    SQLAlchemy would have raised is the cause.  It is no OperationalError, which some take for "try again".
+    """
+
+    code = None  # SQLAlchemy's is the address of a page that says nothing of this
+
+    def __init__(
+        self, statement: str | None, params: Any, orig: BaseException, hide_parameters: bool = True, *_: Any
+    ) -> None:
+        """As SQLAlchemy makes and unpickles its errors; parameters are not kept."""
+        super().__init__(statement, None, orig, hide_parameters=True, connection_invalidated=True)
+        what = "COMMIT" if statement is None else "a statement that commits by itself"
+        why = type(getattr(orig, "driver_exception", orig)).__name__
+        self.args = (
+            f"The connection was lost while {what} was under way ({why}): the transaction may or may not have been "
+            "committed, whole in either case.  Look whether what it wrote is there, by a key that you chose, before "
+            "you do it again; it was not run again by itself.",
+        )
+
+
+class TransactionMisused(CatalysisError, InvalidRequestError):
+    """A transaction cannot be joined, or committed, as it was asked; nothing of it is kept."""
 
 
 class SettingsError(CatalysisError, ValueError):

@@ -13,6 +13,7 @@ from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.util.concurrency import await_only
 from sqlmodel.orm.session import Session as SyncSession
 
+from catalysis.engine.alchemy.committing import CommittingSession
 from catalysis.engine.alchemy.greenlets import can_wait
 from catalysis.engine.alchemy.touches import Touch, touch_of
 
@@ -71,7 +72,7 @@ class Turn:
             self.leave()
 
 
-class HookedSession(SyncSession):
+class HookedSession(CommittingSession):
     """The synchronous session inside a `Session`, with a place to step in where SQLAlchemy offers no event."""
 
     turn: Turn

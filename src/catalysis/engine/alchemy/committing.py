@@ -1,0 +1,84 @@
+"""Where COMMIT is sent: every way to commit a session passes here, and a lost reply becomes an error of its own.
+
+`AsyncSession.commit()`, `async with session.begin():`, `run_sync` and a session's own transaction object all end in
+`SessionTransaction.commit`.  Releasing a savepoint does so too, and is no COMMIT.
+"""
+
+from typing import Any
+
+from sqlalchemy.engine import RootTransaction
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.orm.session import SessionTransactionState
+from sqlmodel.orm.session import Session as SyncSession
+
+from catalysis.errors import CommitOutcomeUnknown
+
+
+def was_lost(error: BaseException) -> bool:
+    """Whether the error leaves open if the database did what it was asked: it gave no answer, or went away with it.
+
+    False where the database refused, and where the connection was closed before anything was sent: an
+    InterfaceError is the driver's own.  A cancellation is not looked at: it stays what it is.
+    """
+    if isinstance(error, CommitOutcomeUnknown):
+        return True
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated and not isinstance(error, InterfaceError)
+    return isinstance(error, OSError)  # the socket's, which drivers pass on, and TimeoutError
+
+
+def outcome_unknown(error: BaseException) -> CommitOutcomeUnknown:
+    """The error to raise (`from error`) in place of one that `was_lost` of a COMMIT.
+
+    The same serves for a statement that commits by itself, which the message then names.
+    """
+    if isinstance(error, CommitOutcomeUnknown):
+        return error
+    if isinstance(error, DBAPIError):
+        return CommitOutcomeUnknown(error.statement, None, error.orig or error)
+    return CommitOutcomeUnknown(None, None, error)
+
+
+class CommittingTransaction(SessionTransaction):
+    """A session's outermost transaction: its `commit` says when it cannot know the outcome."""
+
+    def commit(self, _to_root: bool = False) -> None:
+        """As the parent.
+
+        Raises:
+            CommitOutcomeUnknown: the connection was lost, or the driver's time was up, before COMMIT was answered.
+        """
+        try:
+            super().commit(_to_root)
+        except Exception as error:
+            # What fails before COMMIT is sent (a listener, a flush) does so before the state is PREPARED.
+            if self._state is not SessionTransactionState.PREPARED or not was_lost(error):
+                raise
+            if not self._abandon_commits(error):
+                raise
+            raise outcome_unknown(error) from error
+
+    def _abandon_commits(self, error: BaseException) -> bool:
+        """Close the connections that COMMIT was sent on; whether there are any."""
+        held: Any = set(self._connections.values())
+        sent = [
+            connection
+            for connection, transaction, should_commit, _ in held
+            if should_commit and isinstance(transaction, RootTransaction)
+        ]
+        for connection in sent:
+            if not (connection.closed or connection.invalidated):  # its COMMIT may still be under way
+                connection.invalidate(error)
+        return bool(sent)
+
+
+class CommittingSession(SyncSession):
+    """A synchronous session whose transactions are `CommittingTransaction`s."""
+
+    def _autobegin_t(self, begin: bool = False) -> SessionTransaction:
+        """As the parent, whose every outermost transaction is made here."""
+        if self._transaction is None and (begin or self.autobegin):
+            origin = SessionTransactionOrigin.BEGIN if begin else SessionTransactionOrigin.AUTOBEGIN
+            return CommittingTransaction(self, origin)
+        return super()._autobegin_t(begin)
