@@ -4,31 +4,25 @@ Engines are made here and nowhere else; above this module nobody asks which data
 """
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import MetaData, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, NoReferencedTableError
+from sqlalchemy.exc import NoReferencedTableError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
 from catalysis.diagnosis import check_tables
 from catalysis.engine.drivers import make_engine
+from catalysis.engine.drivers.isolation import Isolation
 from catalysis.session import Session
 from catalysis.settings import DatabaseSettings
+from catalysis.transactions import Nesting, Terms, Transactional, Work, run_transaction
 
 T = TypeVar("T")
-
-REPLAYABLE = {"40001", "40P01"}
-"""SQLSTATEs after which a transaction may succeed if run again: serialization failure, deadlock.
-
-Source: PostgreSQL documentation, "Serialization Failure Handling".
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,27 +105,37 @@ class Database:
         options.setdefault("strict_loading", self.settings.strict_loading)
         return Session(self.engine, **options)
 
-    async def transaction(self, work: Callable[[Session], Awaitable[T]], *, retries: int = 5) -> T:
+    async def transaction(
+        self,
+        work: Work[T],
+        *,
+        retries: int = 5,
+        isolation: Isolation | None = None,
+        nested: Nesting = "join",
+    ) -> T:
         """Run `work(session)` in one transaction, commit it, and return its result.
 
-        After a serialization failure or a deadlock, also one that COMMIT reports, the whole of it is run again
-        in a new session, up to `retries` times with a growing, jittered pause; so `work` must be safe to repeat.
+        After a serialization failure or a deadlock, also one that COMMIT reports, after SQLite's "database is
+        locked", and where the connection is lost before COMMIT, the whole of it is run again in a new session, up
+        to `retries` times with a growing, jittered pause; so `work` must be safe to repeat.  `isolation` asks for a
+        level, without which serialization failures hardly occur.
+
+        While one of this database is running in this task, `nested` decides: "join" makes `work` a part of it;
+        "savepoint" too, and takes it back alone if it raises; "new" runs it apart.  A part is never run again alone.
 
         Raises:
             DBAPIError: the last failure, once the retries are used up; any other error at once.
+            CommitOutcomeUnknown: the reply to COMMIT was lost; never run again.
+            TransactionMisused: a part failed and its error was caught, or asked for more isolation than there is.
+            ValueError: an option is none of those that there are.
         """
-        attempt = 0
-        while True:
-            try:
-                async with self.session() as session:
-                    result = await work(session)
-                    await session.commit()
-                    return result
-            except DBAPIError as failure:
-                if attempt == retries or getattr(failure.orig, "sqlstate", None) not in REPLAYABLE:
-                    raise
-            await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - jitter, not a secret
-            attempt += 1
+        return await run_transaction(self, work, Terms(retries, isolation, nested))
+
+    def transactional(
+        self, *, retries: int = 5, isolation: Isolation | None = None, nested: Nesting = "join"
+    ) -> Transactional:
+        """A decorator: the function takes a session first, which its callers do not pass; see `transaction`."""
+        return Transactional(lambda: self, Terms(retries, isolation, nested))
 
     async def create_all(self, metadata: MetaData | None = None) -> None:
         """Make the tables of `metadata` (default: SQLModel's) that are not there yet, in one transaction.
@@ -206,9 +210,23 @@ class DatabaseService:
         return cls.database().session(**options)
 
     @classmethod
-    async def transaction(cls, work: Callable[[Session], Awaitable[T]], *, retries: int = 5) -> T:
+    async def transaction(
+        cls,
+        work: Work[T],
+        *,
+        retries: int = 5,
+        isolation: Isolation | None = None,
+        nested: Nesting = "join",
+    ) -> T:
         """See `Database.transaction`."""
-        return await cls.database().transaction(work, retries=retries)
+        return await cls.database().transaction(work, retries=retries, isolation=isolation, nested=nested)
+
+    @classmethod
+    def transactional(
+        cls, *, retries: int = 5, isolation: Isolation | None = None, nested: Nesting = "join"
+    ) -> Transactional:
+        """See `Database.transactional`; the database is looked for at each call."""
+        return Transactional(cls.database, Terms(retries, isolation, nested))
 
     @classmethod
     async def create_all(cls, metadata: MetaData | None = None) -> None:

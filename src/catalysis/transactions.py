@@ -1,0 +1,216 @@
+"""Functions in transactions: run, joined, and run again whole where the database says that this may help.
+
+What is never run again: a part of a transaction, and a transaction that may have been committed.
+"""
+
+import asyncio
+import inspect
+import logging
+import random
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args
+
+from sqlalchemy.exc import DBAPIError
+
+from catalysis.engine.drivers.isolation import Isolation, begin_at
+from catalysis.errors import CommitOutcomeUnknown, TransactionMisused
+from catalysis.session import Session
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Work = Callable[[Session], Awaitable[T]]
+Nesting = Literal["join", "savepoint", "new"]
+
+
+class OpensSessions(Protocol):
+    """A database, which this module stands below."""
+
+    def session(self) -> Session:
+        """A new session."""
+        ...
+
+
+_log = logging.getLogger(__name__)
+
+REPLAYABLE = frozenset({"40001", "40P01"})
+"""SQLSTATEs after which a transaction may succeed if run again: serialization failure, deadlock.
+
+Source: PostgreSQL documentation, "Serialization Failure Handling".
+"""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+"""Seconds: the bound of the first pause, which doubles each time, and of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a function is to be run in a transaction; see `Database.transaction`."""
+
+    retries: int = 5
+    isolation: Isolation | None = None
+    nested: Nesting = "join"
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise ValueError(f"retries={self.retries}: say 0 for none.")
+        for name, choices in (("isolation", get_args(Isolation)), ("nested", get_args(Nesting))):
+            given = getattr(self, name)
+            if given not in choices and not (name == "isolation" and given is None):
+                raise ValueError(f"{name}={given!r}: say one of {', '.join(map(repr, choices))}.")
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A transaction under way: whose it is, in which task, and what became of its parts."""
+
+    database: OpensSessions
+    task: asyncio.Task[Any] | None
+    session: Session
+    isolation: Isolation | None
+    broken_by: BaseException | None = None
+    """Why it must not be committed: a part of it failed that cannot be taken back, or replayed, alone."""
+
+    def check_isolation(self, asked: Isolation | None) -> None:
+        """Whether a part may have what it asks for; it cannot be given later."""
+        levels = get_args(Isolation)
+        if levels.index(asked or levels[0]) > levels.index(self.isolation or levels[0]):
+            raise TransactionMisused(
+                f"isolation={asked!r} was asked for inside a transaction that began "
+                f"{f'at {self.isolation!r}' if self.isolation else 'without it'}: ask for it where that begins, or "
+                "say nested='new' for a transaction apart."
+            )
+
+    def check_whole(self) -> None:
+        """Refuse to go on to the commit without a part."""
+        if self.broken_by is None:
+            return
+        if is_replayable(self.broken_by):
+            raise self.broken_by
+        raise TransactionMisused(
+            f"A part of this transaction failed ({type(self.broken_by).__name__}) and its error was caught, so that "
+            "half of that part would be committed.  Let the error pass, or give the part nested='savepoint'."
+        ) from self.broken_by
+
+
+_running: ContextVar[tuple[Running, ...]] = ContextVar("catalysis_running_transactions", default=())
+
+
+def _running_here(database: OpensSessions) -> Running | None:
+    """The innermost transaction of this database in this very task: a task that it started does not share it."""
+    task = asyncio.current_task()
+    for each in reversed(_running.get()):
+        if each.database is database and each.task is task:
+            return each
+    return None
+
+
+def is_replayable(failure: BaseException) -> bool:
+    """Whether nothing of the transaction was kept, and it may succeed if the whole of it is run again.
+
+    So it is after a serialization failure or deadlock, where SQLite's lock was not free in time, and where the
+    connection was lost before COMMIT was sent.
+    """
+    if isinstance(failure, CommitOutcomeUnknown) or not isinstance(failure, DBAPIError):
+        return False
+    if getattr(failure.orig, "sqlstate", None) in REPLAYABLE or failure.connection_invalidated:
+        return True
+    code = getattr(failure.orig, "sqlite_errorcode", None)  # the low byte; SQLITE_BUSY_SNAPSHOT has it too
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+async def run_transaction(database: OpensSessions, work: Work[T], terms: Terms) -> T:
+    """Run `work` in a transaction of the database, or in the one that is running; see `Database.transaction`."""
+    outer = None if terms.nested == "new" else _running_here(database)
+    if outer is None:
+        return await _run_outermost(database, work, terms)
+    outer.check_isolation(terms.isolation)
+    return await (_run_joined if terms.nested == "join" else _run_in_savepoint)(outer, work)
+
+
+async def _run_outermost(database: OpensSessions, work: Work[T], terms: Terms) -> T:
+    attempt = 0
+    while True:
+        try:
+            return await _run_once(database, work, terms)
+        except DBAPIError as failure:
+            if attempt == terms.retries or not is_replayable(failure):
+                raise
+            attempt += 1
+            why = getattr(failure.orig, "sqlstate", None) or type(failure.orig).__name__
+            name = getattr(work, "__qualname__", type(work).__name__)
+            _log.info("%s is run again after %s (%d of %d)", name, why, attempt, terms.retries)
+        # Full jitter: those that met do not meet again.
+        bound = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 16))
+        await asyncio.sleep(random.uniform(0, bound))  # noqa: S311 - jitter, not a secret
+
+
+async def _run_once(database: OpensSessions, work: Work[T], terms: Terms) -> T:
+    async with database.session() as session:
+        running = Running(database, asyncio.current_task(), session, terms.isolation)
+        # Within `begin` SQLAlchemy refuses what comes after a commit or rollback of the work's own: a second
+        # transaction, which a replay would do twice.
+        async with session.begin():
+            if terms.isolation is not None:
+                await begin_at(session, terms.isolation)
+            token = _running.set((*_running.get(), running))
+            try:
+                result = await work(session)
+            finally:
+                _running.reset(token)
+            running.check_whole()
+            if session.in_transaction():
+                await session.commit()
+        return result
+
+
+async def _run_joined(outer: Running, work: Work[T]) -> T:
+    try:
+        return await work(outer.session)
+    except BaseException as failure:
+        outer.broken_by = outer.broken_by or failure
+        raise
+
+
+async def _run_in_savepoint(outer: Running, work: Work[T]) -> T:
+    before = outer.broken_by
+    try:
+        async with outer.session.begin_nested():
+            result = await work(outer.session)
+            if outer.broken_by is not before:
+                outer.check_whole()
+            return result
+    except BaseException as failure:
+        # What joined here is taken back with the savepoint.  After a serialization failure or deadlock the snapshot
+        # and the locks from before it are the same, and so would the failure be.
+        outer.broken_by = before or (failure if is_replayable(failure) else None)
+        raise
+
+
+class Transactional:
+    """A decorator that runs a function in a transaction; see `Database.transactional`."""
+
+    def __init__(self, database: Callable[[], OpensSessions], terms: Terms) -> None:
+        """`database` is asked at each call."""
+        self._database, self._terms = database, terms
+
+    def __call__(
+        self, function: Callable[Concatenate[Session, P], Awaitable[T]]
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        """The function as its callers see it, also those who look at its signature, as FastAPI does."""
+
+        @wraps(function)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            @wraps(function)
+            def work(session: Session) -> Awaitable[T]:
+                return function(session, *args, **kwargs)
+
+            return await run_transaction(self._database(), work, self._terms)
+
+        signature = inspect.signature(function)
+        seen: Any = call
+        seen.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
+        return call
