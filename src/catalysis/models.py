@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from sqlalchemy import event, inspect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstanceState, registry
+from sqlalchemy.orm.interfaces import EXT_CONTINUE
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import DateTime
 from sqlalchemy.util.concurrency import in_greenlet
@@ -178,14 +179,20 @@ class ModelWithIdAndTimestamps(SQLModel, metaclass=_ModelMeta):
 ModelWithIdAndTimestamps.registry = _RegistryOfModel()  # pyright: ignore[reportAttributeAccessIssue] - as above
 
 
-@event.listens_for(ModelWithIdAndTimestamps, "before_update", propagate=True)
-def _keep_times(mapper: Any, connection: Any, model: ModelWithIdAndTimestamps) -> None:
+@event.listens_for(ModelWithIdAndTimestamps, "before_update", propagate=True, raw=True, retval=True)
+def _keep_times(mapper: Any, connection: Any, state: Any) -> Any:
     """A new instance that is merged into a row brings None for the times, which would overwrite them."""
-    if cast("datetime | None", model.created_at) is None:
-        before: Any = inspect(model).attrs.created_at.history.deleted
-        model.created_at = before[0] if before else _flush_clock()
-    if cast("datetime | None", model.updated_at) is None:
-        model.updated_at = _flush_clock()
+    now = state.dict
+    if now.get("created_at", state) is None:
+        before: Any = state.attrs.created_at.history.deleted
+        state.obj().created_at = before[0] if before else _flush_clock()
+    if now.get("updated_at", state) is None:
+        state.obj().updated_at = _flush_clock()
+    return EXT_CONTINUE
+
+
+OWN_MAPPER_HOOKS = frozenset({_keep_times})
+"""Listeners of a mapper's rows that use no connection."""
 
 
 class DTO(BaseModel):

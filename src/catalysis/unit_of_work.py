@@ -23,12 +23,12 @@ from catalysis.engine.alchemy.sessions import (
     Turn,
     autoflush,
     is_flushing,
-    keep_order,
     must_flush_first,
 )
 from catalysis.engine.alchemy.statements import remove_option
 from catalysis.engine.alchemy.touches import Touch
 from catalysis.engine.coverage import reading_of
+from catalysis.engine.flush import flush_natively
 from catalysis.engine.run import run
 from catalysis.errors import LoadedWhenTouched
 from catalysis.events import NOT_A_READ, CallSite, call_site, fallback_reason
@@ -80,6 +80,7 @@ class UnitOfWork(HookedSession):
         )
 
     own_statement_hooks = 1
+    own_flush_hooks = 1
 
     def plan_flags(self) -> object:
         """Whether marked rows are seen decides what `with_defaults` adds."""
@@ -249,7 +250,7 @@ def _before_statement(executing: ORMExecuteState) -> Any:
 
 @event.listens_for(UnitOfWork, "before_flush")
 def _before_flush(session: UnitOfWork, context: Any, instances: Any) -> None:
-    keep_order(context)
+    flush_natively(session, context)
 
 
 @event.listens_for(UnitOfWork, "after_flush")

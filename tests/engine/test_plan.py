@@ -134,7 +134,7 @@ async def test_a_fallback_says_why(filled: Database):
             session.add(Label(name="new"))
             await session.flush()
             await session.rollback()
-    assert {each.reason for each in queries if each.sql.startswith("INSERT")} == {"not a read of a session"}
+    assert {each.native for each in queries if each.sql.startswith("INSERT")} == {True}
 
     async with Session(engine) as session:
         event.listen(session.sync_session, "do_orm_execute", lambda executing: None)

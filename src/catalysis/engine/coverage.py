@@ -58,6 +58,11 @@ def getting_of(session: HookedSession, mapper: Mapper[Any], key: Sequence[Any]) 
 def _refused(session: HookedSession, bind: Engine | Connection) -> str | None:
     if has_foreign_hooks(session):
         return "a do_orm_execute listener"
+    return refused_by(session, bind)
+
+
+def refused_by(session: HookedSession, bind: Engine | Connection) -> str | None:
+    """Why nothing of the session goes natively to where it is bound; None if it does."""
     if session.execution_options:
         return "execution options of the session"
     engine = bind.engine

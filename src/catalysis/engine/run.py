@@ -97,7 +97,7 @@ async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
 async def _ask(reading: Reading, sent: Sent, lent: Lease) -> Answer:
     dialect = reading.engine.dialect
     driver = driver_of(dialect)
-    ended = tell(sent.sql, reading.statement) if is_heard() else None
+    ended = tell(sent.sql, subject_of(reading.statement)) if is_heard() else None
     try:
         answer = await driver.fetch(
             lent.connection, sent.sql, sent.parameters, dialect=dialect, in_transaction=lent.held is not None
@@ -116,12 +116,11 @@ async def _ask(reading: Reading, sent: Sent, lent: Lease) -> Answer:
     return answer
 
 
-def tell(sql: str, statement: Any) -> Callable[[int | None, str | None], None]:
-    """A function that tells of the statement sent now, given the rows or the error that came back."""
+def tell(sql: str, subject: Any) -> Callable[[int | None, str | None], None]:
+    """A function that tells of the statement sent now, about a mapper, given the rows or the error that came back."""
     started = perf_counter()
 
     def ended(rows: int | None, error: str | None) -> None:
-        subject = subject_of(statement)
         entity = subject and subject.class_.__name__
         emit(QueryEvent(sql, perf_counter() - started, rows, True, None, error, call_site(), entity))
 

@@ -11,6 +11,7 @@ from sqlalchemy import Result
 from sqlalchemy.util.concurrency import await_only
 
 from catalysis.engine.alchemy.loading import Load, streamed_result
+from catalysis.engine.alchemy.compiling import subject_of
 from catalysis.engine.alchemy.sessions import HookedSession, can_wait
 from catalysis.engine.binding import Sent, bind
 from catalysis.engine.drivers import Cursor, driver_of
@@ -35,7 +36,7 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
     lent = sent and await lease(session, reading.bind, driver, needs_transaction=True)
     if sent is None or lent is None:
         return None
-    tell_of = tell(sent.sql, reading.statement) if is_heard() else None
+    tell_of = tell(sent.sql, subject_of(reading.statement)) if is_heard() else None
     try:
         cursor = await driver.open(lent.connection, sent.sql, sent.parameters, dialect=reading.engine.dialect)
     except Exception as error:

@@ -43,12 +43,16 @@ def outcome_unknown(error: BaseException) -> CommitOutcomeUnknown:
 class CommittingTransaction(SessionTransaction):
     """A session's outermost transaction: its `commit` says when it cannot know the outcome."""
 
+    is_committing = False
+    """Whether a flush now would be the last of the transaction."""
+
     def commit(self, _to_root: bool = False) -> None:
         """As the parent.
 
         Raises:
             CommitOutcomeUnknown: the connection was lost, or the driver's time was up, before COMMIT was answered.
         """
+        self.is_committing = True
         try:
             super().commit(_to_root)
         except Exception as error:
@@ -58,6 +62,8 @@ class CommittingTransaction(SessionTransaction):
             if not self._abandon_commits(error):
                 raise
             raise outcome_unknown(error) from error
+        finally:
+            self.is_committing = False
 
     def _abandon_commits(self, error: BaseException) -> bool:
         """Close the connections that COMMIT was sent on; whether there are any."""

@@ -216,7 +216,7 @@ class FetchedCursor:
     """A cursor, as SQLAlchemy wants one, over rows that were fetched already."""
 
     arraysize = 1
-    lastrowid = None
+    lastrowid: int | None = None
 
     def __init__(self) -> None:
         self.description: Any = None
@@ -277,6 +277,29 @@ def execution_context(
     Raises:
         StatementError, InvalidRequestError: a value is missing or cannot be bound.
     """
+    return fetched_from(
+        compiled,
+        connection,
+        [params] if params else [],
+        execution_options,
+        statement,
+        given,
+        named,
+        cast("Any", connection.dialect).CACHE_HIT,
+    )
+
+
+def fetched_from(
+    compiled: Any,
+    connection: Connection,
+    rows: list[Any],
+    execution_options: Mapping[str, Any],
+    statement: Any,
+    given: Sequence[Any],
+    named: Any,
+    cache_hit: Any,
+) -> Any:
+    """The same for a statement that is executed for many rows of parameters."""
     dialect: Any = connection.dialect
     return dialect.execution_ctx_cls._init_compiled(
         dialect,
@@ -284,10 +307,10 @@ def execution_context(
         _SOURCE,
         execution_options,
         compiled,
-        [params] if params else [],
+        rows,
         statement,
         given,
-        cache_hit=dialect.CACHE_HIT,
+        cache_hit=cache_hit,
         param_dict=named,
     )
 

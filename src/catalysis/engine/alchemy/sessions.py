@@ -76,6 +76,8 @@ class HookedSession(CommittingSession):
     """The synchronous session inside a `Session`, with a place to step in where SQLAlchemy offers no event."""
 
     turn: Turn
+    own_flush_hooks = 0
+    """How many `after_flush` listeners belong to the class."""
     own_statement_hooks = 0
     """How many `do_orm_execute` listeners belong to the class; the native path does without them."""
 
@@ -290,6 +292,30 @@ def connection_in(transaction: Any, bind: Engine | Connection) -> Connection | N
 def is_implicit(transaction: SessionTransaction) -> bool:
     """Whether it was begun by its first statement, and not by `begin()` or `begin_nested()`."""
     return transaction.origin is SessionTransactionOrigin.AUTOBEGIN and not transaction.nested
+
+
+def chooses_connections(session: Any) -> bool:
+    """Whether the session is told by a function where each instance belongs, as `ShardedSession` is."""
+    return session.connection_callable is not None
+
+
+def ends_with_flush(session: Any, bind: Engine | Connection) -> bool:
+    """Whether nothing but the flush under way happens between the session's BEGIN and its COMMIT.
+
+    That nobody listens to what comes in between is told by the number of listeners that are ours.
+    """
+    root = session._transaction
+    while root is not None and root._parent is not None:
+        root = root._parent
+    heard = session.dispatch
+    return (
+        isinstance(bind, Engine)
+        and getattr(root, "is_committing", False)
+        and holds_nothing(session)
+        and not session.twophase
+        and len(heard.after_flush) <= session.own_flush_hooks
+        and not (heard.after_flush_postexec or heard.after_begin or heard.after_commit)
+    )
 
 
 def holds_nothing(session: Any) -> bool:

@@ -82,6 +82,37 @@ class AsyncpgDriver:
             statement, columns = await prepared(connection, sql, dialect)
             return AsyncpgCursor(connection, await statement.cursor(*parameters), columns)
 
+    def can_write(self, connection: Any, engine: Any) -> bool:
+        """See `Driver`."""
+        return True
+
+    async def write(
+        self,
+        connection: Any,
+        sql: str,
+        rows: Sequence[Sequence[Any]],
+        *,
+        dialect: Any,
+        in_transaction: bool,
+        returns: bool,
+        is_insert: bool,
+    ) -> Answer:
+        """See `Driver`; what goes for many rows is pipelined."""
+        counted = len(rows) > 1 and not (returns or is_insert)
+        if counted:
+            sql += " RETURNING 1"
+        if in_transaction:
+            async with turn_on(connection):
+                if not is_begun(connection):
+                    await begin(connection)
+                answer = await _write(connection, sql, rows, dialect, returns=returns or counted)
+        elif len(rows) == 1 and keeps_statements(connection):
+            answer = await _write(connection, sql, rows, dialect, returns=returns)
+        else:
+            async with driver_connection(connection).transaction():
+                answer = await _write(connection, sql, rows, dialect, returns=returns or counted)
+        return Answer(answer.describe, (), len(answer.rows)) if counted else answer
+
     def was_stale(self, error: Exception) -> bool:
         """See `Driver`."""
         return isinstance(error, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError)
@@ -107,6 +138,26 @@ async def _fetch(connection: Any, sql: str, parameters: Sequence[Any], dialect: 
     statement, columns = await prepared(connection, sql, dialect)
     rows = await statement.fetch(*parameters)
     return Answer(lambda: description(columns), rows, len(rows))
+
+
+async def _write(
+    connection: Any, sql: str, rows: Sequence[Sequence[Any]], dialect: Any, *, returns: bool
+) -> Answer:
+    statement, columns = await prepared(connection, sql, dialect)
+    if len(rows) == 1:
+        returned = await statement.fetch(*rows[0])
+        return Answer(lambda: description(columns), returned, _counted(statement.get_statusmsg()))
+    if not returns:
+        await statement.executemany(rows)
+        return Answer(lambda: None, (), -1)
+    returned = await statement.fetchmany(rows)
+    return Answer(lambda: description(columns), returned, len(returned))
+
+
+def _counted(status: str) -> int:
+    """The number in `UPDATE 3`, `INSERT 0 3`."""
+    number = status.rpartition(" ")[2]
+    return int(number) if number.isdigit() else -1
 
 
 def description(columns: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -7,6 +7,8 @@ SQLAlchemy would use.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from sqlalchemy import Engine
+
 
 class Answer(NamedTuple):
     """What came back: the rows, how many the driver counted (-1: none), and the columns as DB-API describes them."""
@@ -14,6 +16,7 @@ class Answer(NamedTuple):
     describe: Callable[[], Any]
     rows: Sequence[Any]
     rowcount: int
+    lastrowid: int | None = None
 
 
 class Cursor(Protocol):
@@ -62,6 +65,31 @@ class Driver(Protocol):
 
         Raises:
             Exception: whatever the driver raises, untranslated; so do the cursor's methods.
+        """
+        ...
+
+    def can_write(self, connection: Any, engine: Engine) -> bool:
+        """Whether `write` begins transactions on this connection as SQLAlchemy does for the engine."""
+        ...
+
+    async def write(
+        self,
+        connection: Any,
+        sql: str,
+        rows: Sequence[Sequence[Any]],
+        *,
+        dialect: Any,
+        in_transaction: bool,
+        returns: bool,
+        is_insert: bool,
+    ) -> Answer:
+        """Run one INSERT, UPDATE or DELETE for each of the rows of parameters, in as few round trips as it can.
+
+        With `returns` the answer has what RETURNING gave, in the order of the rows.  The rows changed are counted,
+        but for an INSERT of many.  Outside a transaction it commits by itself, and all or nothing of it.
+
+        Raises:
+            Exception: whatever the driver raises, untranslated.
         """
         ...
 

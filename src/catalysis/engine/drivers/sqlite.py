@@ -10,7 +10,7 @@ begin one that cannot wait either, and `begin_nested()` is there for writes.
 import asyncio
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import event
@@ -79,6 +79,11 @@ def _begin_immediate(conn: Connection, cursor: Any, sql: str) -> None:
         cursor.execute("BEGIN IMMEDIATE")
 
 
+def _begins(engine: Engine) -> bool:
+    """Whether transactions that write begin with BEGIN IMMEDIATE, and ours are the only listeners for it."""
+    return _before_statement in engine.dispatch.before_cursor_execute  # pyright: ignore
+
+
 OWN_HOOKS = frozenset({_before_statement, _before_statement_in_autocommit})
 
 
@@ -114,6 +119,28 @@ class SqliteDriver:
         """See `Driver`."""
         return SqliteCursor(await driver_connection(connection).execute(sql, parameters))
 
+    def can_write(self, connection: Any, engine: Engine) -> bool:
+        """See `Driver`: an engine that is ours and not in autocommit, or one where Python's driver begins by itself."""
+        return _begins(engine) or driver_connection(connection).isolation_level is not None
+
+    async def write(
+        self,
+        connection: Any,
+        sql: str,
+        rows: Sequence[Sequence[Any]],
+        *,
+        dialect: Any,
+        in_transaction: bool,
+        returns: bool,
+        is_insert: bool,
+    ) -> Answer:
+        """See `Driver`."""
+        database = driver_connection(connection)
+        if in_transaction:
+            async with turn_on(connection):
+                return await _write(database, sql, rows, in_transaction=True, returns=returns)
+        return await _write(database, sql, rows, in_transaction=False, returns=returns)
+
     def was_stale(self, error: Exception) -> bool:
         """See `Driver`: SQLite prepares anew by itself."""
         return False
@@ -136,29 +163,61 @@ class SqliteCursor:
 
 
 async def _fetch(connection: Any, sql: str, parameters: Sequence[Any]) -> Answer:
+    def work(database: sqlite3.Connection) -> Answer:
+        cursor = database.execute(sql, parameters)
+        described = cursor.description
+        return Answer(lambda: described, cursor.fetchall(), -1)
+
+    return await _in_thread(connection, work)
+
+
+async def _write(
+    connection: Any, sql: str, rows: Sequence[Sequence[Any]], *, in_transaction: bool, returns: bool
+) -> Answer:
+    def work(database: sqlite3.Connection) -> Answer:
+        if database.isolation_level is None and in_transaction and not database.in_transaction:
+            database.execute("BEGIN IMMEDIATE")
+        if database.isolation_level is None or in_transaction:
+            return write(database)
+        with database:  # Python's driver begins by itself, and leaves it to us to commit
+            return write(database)
+
+    def write(database: sqlite3.Connection) -> Answer:
+        if len(rows) > 1 and not returns:
+            cursor = database.executemany(sql, rows)
+            return Answer(lambda: None, (), cursor.rowcount, cursor.lastrowid)
+        returned, cursor = list[Any](), database.cursor()
+        for row in rows:
+            returned += cursor.execute(sql, row).fetchall()
+        described, count = cursor.description, len(returned) if returns else cursor.rowcount
+        return Answer(lambda: described, returned, count, cursor.lastrowid)
+
+    return await _in_thread(connection, work)
+
+
+async def _in_thread(connection: Any, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
+    """Do it all in one hop to the connection's thread; cancelled, it is interrupted."""
     database: sqlite3.Connection = (
         connection._conn
     )  # raises ValueError if it is closed, as everything of aiosqlite
     is_wanted, is_running = True, False
 
-    def work() -> tuple[Any, list[Any]] | None:
+    def work_if_wanted() -> Answer | None:
         nonlocal is_running
         if not is_wanted:
             return None
         is_running = True
         try:
-            cursor = database.execute(sql, parameters)
-            return cursor.description, cursor.fetchall()
+            return work(database)
         finally:
             is_running = False
 
-    future: asyncio.Future[tuple[Any, list[Any]]] = asyncio.get_running_loop().create_future()
-    connection._tx.put_nowait((future, work))
+    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    connection._tx.put_nowait((future, work_if_wanted))
     try:
-        description, rows = await future
+        return await future
     except asyncio.CancelledError:
         is_wanted = False
         if is_running:  # ours, since the thread does one thing after another
             database.interrupt()
         raise
-    return Answer(lambda: description, rows, -1)

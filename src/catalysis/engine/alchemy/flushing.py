@@ -1,0 +1,201 @@
+"""SQLAlchemy's unit of work, with a place to step in where it sends what it has decided.
+
+It asks its transaction for a connection for each mapper, and executes statements on it.  `NativeFlush` may answer with
+a `Gateway`, which prepares a statement as SQLAlchemy's connection would, has it sent by our driver, and gives back
+SQLAlchemy's own result.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Engine
+from sqlalchemy.engine.interfaces import ExecuteStyle
+from sqlalchemy.orm import unitofwork
+from sqlalchemy.sql.compiler import WARN_LINTING
+
+from catalysis.engine.alchemy.compiling import detached_connection, fetched_from
+from catalysis.models import OWN_MAPPER_HOOKS
+
+_private: Any = unitofwork
+_ROW_EVENTS = tuple(
+    f"{when}_{what}" for when in ("before", "after") for what in ("insert", "update", "delete")
+)
+
+
+class Written(NamedTuple):
+    """What came back for all rows of one statement; `rowcount` is -1 where nobody counted."""
+
+    description: Any
+    rows: Sequence[Any]
+    rowcount: int
+    lastrowid: int | None = None
+
+
+class Write(NamedTuple):
+    """One statement of a flush, for one row or for many."""
+
+    sql: str
+    rows: Sequence[Any]
+    """The driver's parameters, row by row."""
+    returns: bool
+    """Whether it has a RETURNING, of one row for each."""
+    is_insert: bool
+
+
+class NativeFlush(_private.UOWTransaction):
+    """A flush whose statements may be sent natively; one that is under way is made into it (`become_native`)."""
+
+    session: Any
+    _begun: Any
+    _connect: Callable[["NativeFlush", Any], Any]
+    is_alone = False
+    """Whether all that this flush sends is one statement for one row."""
+
+    @property
+    def transaction(self) -> Any:
+        """SQLAlchemy's name for where connections come from."""
+        return self
+
+    @transaction.setter
+    def transaction(self, begun: Any) -> None:
+        self._begun = begun
+
+    def connection(self, mapper: Any) -> Any:
+        """What the statements of a mapper are executed on."""
+        return self._connect(self, mapper)
+
+    def own_connection(self, mapper: Any) -> Any:
+        """The session's own, with a transaction begun on it."""
+        return self._begun.connection(mapper)
+
+    def _generate_actions(self) -> Any:
+        actions: Any = super()._generate_actions()
+        self.is_alone = len(self.states) == 1 and not self.cycles and all(map(_sends_a_row, actions))
+        return actions
+
+
+def become_native(flush: Any, connect: Callable[[NativeFlush, Any], Any]) -> None:
+    """Let `connect(flush, mapper)` choose what the flush's statements are executed on."""
+    flush._connect = connect
+    flush.__class__ = NativeFlush
+
+
+def _sends_a_row(action: Any) -> bool:
+    """Whether an action is for the row of an instance alone: at most one statement, if the mapper has one table."""
+    if isinstance(action, (_private._SaveUpdateAll, _private._DeleteAll)):
+        mapper = action.mapper
+        return (
+            len(mapper.tables) == 1
+            and not mapper.polymorphic_map
+            and mapper.primary_key == tuple(mapper.local_table.primary_key)
+            and not any(each.deferrable or each.initially for each in mapper.local_table.constraints)
+        )
+    if isinstance(action, _private._ProcessAll):
+        relationship = action.dependency_processor.prop
+        return relationship.secondary is None and not relationship.post_update
+    return False
+
+
+def row_listener(mapper: Any) -> str | None:
+    """The event of a mapper's rows that somebody hears, who may want SQLAlchemy's connection."""
+    for each in mapper.base_mapper.self_and_descendants:
+        for name in _ROW_EVENTS:
+            for listener in getattr(each.dispatch, name):
+                if listener not in OWN_MAPPER_HOOKS:
+                    return name
+    return None
+
+
+# --- Executing ------------------------------------------------------------------------------------
+
+
+class Gateway:
+    """Stands for a connection inside a flush."""
+
+    def __init__(
+        self, engine: Engine, send: Callable[[Write], Written | None], fall_back: Callable[[str], Any]
+    ) -> None:
+        """`send` sends and waits, or gives None if it cannot; `fall_back(reason)` gives SQLAlchemy's own connection."""
+        self.engine = engine
+        self.dialect = _counting(engine.dialect)
+        self._send, self._fall_back = send, fall_back
+
+    def execute(
+        self, statement: Any, parameters: Any = None, *, execution_options: Mapping[str, Any] = {}
+    ) -> Any:
+        """SQLAlchemy's result of a statement for one row, or for many."""
+        rows: list[Any] = (
+            parameters if isinstance(parameters, list) else [] if parameters is None else [parameters]
+        )
+        context = self._context(statement, rows, execution_options)
+        written, reason = None, "a connection with options of its own"
+        if isinstance(context, str):
+            reason = context
+        else:
+            returns = bool(context.compiled.effective_returning)
+            written = self._send(Write(context.statement, context.parameters, returns, context.isinsert))
+        if written is None:
+            own = self._fall_back(reason)
+            return own.execute(statement, parameters, execution_options=execution_options)
+        context.cursor.fill(written.description, written.rows, written.rowcount)
+        context.cursor.lastrowid = written.lastrowid
+        if context.execute_style is ExecuteStyle.INSERTMANYVALUES:
+            context._insertmanyvalues_rows = written.rows
+        return context._setup_result_proxy()
+
+    def _context(self, statement: Any, rows: list[Any], options: Mapping[str, Any]) -> Any:
+        """SQLAlchemy's context of the execution, with values bound; or why only SQLAlchemy can execute it."""
+        dialect: Any = self.engine.dialect
+        try:
+            compiled, given, named, hit = statement._compile_w_cache(
+                dialect=dialect,
+                compiled_cache=options.get("compiled_cache", self.engine._compiled_cache),
+                column_keys=sorted(rows[0]) if rows else [],
+                for_executemany=len(rows) > 1,
+                schema_translate_map=None,
+                linting=dialect.compiler_linting | WARN_LINTING,
+            )
+            if (reason := _needs_sqlalchemy(compiled)) is not None:
+                return reason
+            return fetched_from(compiled, _detached(self.engine), rows, options, statement, given, named, hit)
+        except Exception:  # SQLAlchemy will meet it too, and raise it as its own
+            return "only SQLAlchemy can say what is wrong with it"
+
+
+_KEPT = "_catalysis_needs_sqlalchemy"
+
+
+def _needs_sqlalchemy(compiled: Any) -> str | None:
+    if _KEPT not in compiled.__dict__:
+        setattr(compiled, _KEPT, _reason(compiled))
+    return getattr(compiled, _KEPT)
+
+
+def _reason(compiled: Any) -> str | None:
+    defaults = [column.default for column in compiled.insert_prefetch]
+    defaults += [column.onupdate for column in compiled.update_prefetch]
+    if any(each is not None and (each.is_sequence or each.is_clause_element) for each in defaults):
+        return "a default that is a statement of its own"
+    if compiled.literal_execute_params or compiled.post_compile_params:
+        return "values written into the SQL"
+    return None
+
+
+_detached_connections: WeakKeyDictionary[Engine, Any] = WeakKeyDictionary()
+_counting_dialects: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def _detached(engine: Engine) -> Any:
+    if engine not in _detached_connections:
+        _detached_connections[engine] = detached_connection(engine)
+    return _detached_connections[engine]
+
+
+def _counting(dialect: Any) -> Any:
+    """The dialect, as one whose driver counts the rows of a statement for many: ours does."""
+    if dialect not in _counting_dialects:
+        _counting_dialects[dialect] = counting = copy(dialect)
+        counting.supports_sane_multi_rowcount = True
+    return _counting_dialects[dialect]

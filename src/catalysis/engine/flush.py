@@ -1,0 +1,131 @@
+"""The trip of a flush: SQLAlchemy's unit of work decides what is sent and in which order, and our drivers send it.
+
+Each mapper's statements go through a `Gateway`, or through SQLAlchemy's own connection where that has to be; the event
+of the statement says why.  The last flush of a transaction, if it is one statement for one row, is sent outside of
+one: it is a transaction by itself.
+"""
+
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.util.concurrency import await_only
+
+from catalysis.engine.alchemy.committing import outcome_unknown, was_lost
+from catalysis.engine.alchemy.flushing import (
+    Gateway,
+    NativeFlush,
+    Write,
+    Written,
+    become_native,
+    row_listener,
+)
+from catalysis.engine.alchemy.greenlets import can_wait
+from catalysis.engine.alchemy.pooling import adapted, check_out, discard, proxy_of
+from catalysis.engine.alchemy.pooling import hears_begin as engine_hears_begin
+from catalysis.engine.alchemy.sessions import (
+    HookedSession,
+    bind_of,
+    chooses_connections,
+    ends_with_flush,
+    keep_order,
+)
+from catalysis.engine.coverage import refused_by
+from catalysis.engine.drivers import Answer, driver_of
+from catalysis.engine.lease import Lease
+from catalysis.engine.run import tell
+from catalysis.events import fallback_reason, is_heard
+
+
+def flush_natively(session: HookedSession, flush: Any) -> None:
+    """Take over where a flush that begins sends its statements; inside a greenlet, or nothing changes."""
+    keep_order(flush)
+    if can_wait() and not chooses_connections(session):
+        become_native(flush, partial(_connect, session))
+
+
+def _connect(session: HookedSession, flush: NativeFlush, mapper: Any) -> Any:
+    """What the statements of a mapper are executed on: a `Gateway`, or SQLAlchemy's connection."""
+    bind = bind_of(session, mapper, None)
+    reason = refused_by(session, bind)
+    if reason is None and (event := row_listener(mapper)) is not None:
+        reason = f"a listener to {event}"
+
+    def sqlalchemys(reason: str) -> Any:
+        fallback_reason.set(reason)  # as long as the greenlet lives, whose context this is
+        return flush.own_connection(mapper)
+
+    if reason is not None:
+        return sqlalchemys(reason)
+    alone = flush.is_alone and ends_with_flush(session, bind) and not engine_hears_begin(bind.engine)
+    return Gateway(bind.engine, _Sender(flush, mapper, bind, alone).send, sqlalchemys)
+
+
+class _Sender:
+    """Sends the statements of one mapper."""
+
+    def __init__(self, flush: NativeFlush, mapper: Any, bind: Engine | Connection, alone: bool) -> None:
+        self._flush, self._mapper, self._engine = flush, mapper, bind.engine
+        self._alone = alone
+        self._driver = driver_of(self._engine.dialect)
+
+    def send(self, write: Write) -> Written | None:
+        """Send and wait; None if only SQLAlchemy can use the connection."""
+        if self._alone and len(write.rows) == 1:
+            self._alone = False
+            if (answer := await_only(self._send_by_itself(write))) is not None:
+                return _written(answer)
+        held = self._flush.own_connection(self._mapper)
+        proxy = proxy_of(held)
+        if (
+            proxy is None
+            or held.get_execution_options()
+            or not self._driver.can_write(adapted(proxy), self._engine)
+        ):
+            return None
+        return _written(await_only(self._send(write, Lease(self._engine, proxy, held))))
+
+    async def _send_by_itself(self, write: Write) -> Answer | None:
+        proxy = await check_out(self._engine)
+        lent = Lease(self._engine, proxy, None)
+        usable = self._driver.reads_outside(lent.connection, self._engine.dialect)
+        if not (usable and self._driver.can_write(lent.connection, self._engine)):
+            await lent.give_back()
+            return None
+        try:
+            answer = await self._send(write, lent)
+        except Exception as error:
+            if not was_lost(error):
+                raise
+            discard(proxy, error)
+            raise outcome_unknown(error) from error
+        await lent.give_back()
+        return answer
+
+    async def _send(self, write: Write, lent: Lease) -> Answer:
+        ended = tell(write.sql, self._mapper) if is_heard() else None
+        try:
+            answer = await self._driver.write(
+                lent.connection,
+                write.sql,
+                write.rows,
+                dialect=self._engine.dialect,
+                in_transaction=lent.held is not None,
+                returns=write.returns,
+                is_insert=write.is_insert,
+            )
+        except Exception as error:
+            if ended is not None:
+                ended(None, type(error).__name__)
+            await lent.fail(error, write.sql, write.rows if len(write.rows) > 1 else write.rows[0])
+        except BaseException as cancelled:
+            lent.give_up(cancelled, survives=self._driver.survives_cancellation)
+            raise
+        if ended is not None:
+            count = answer.rowcount if answer.rowcount >= 0 else len(write.rows)
+            ended(count, None)
+        return answer
+
+
+def _written(answer: Answer) -> Written:
+    return Written(answer.describe(), answer.rows, answer.rowcount, answer.lastrowid)
