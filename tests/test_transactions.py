@@ -1,0 +1,672 @@
+"""Functions in transactions: replayed whole, joined, in savepoints, isolated, and by decorator."""
+
+import asyncio
+import inspect
+import logging
+from contextlib import suppress
+from typing import Annotated, Any
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import Body, FastAPI
+from sqlalchemy import Column, Integer, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
+from sqlalchemy.orm import registry
+from sqlalchemy.orm.exc import StaleDataError
+from sqlmodel import Field, SQLModel, select
+
+from catalysis import Database, DatabaseService, DatabaseSettings, Session, TransactionMisused
+from catalysis import transactions as transactions_module
+from tests.models import Label, Model, made
+from tests.proxy import faulty
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions_module, "FIRST_PAUSE", 0.005)
+
+
+async def names(database: Database) -> list[str]:
+    async with database.session() as session:
+        return sorted((await session.exec(select(Label.name))).all())
+
+
+async def add(session: Session, name: str) -> None:
+    session.add(Label(name=name))
+    await session.flush()
+
+
+async def key_of(database: Database, name: str) -> UUID:
+    async with database.session() as session:
+        return (await session.exec(select(Label.id).where(Label.name == name))).one()
+
+
+async def rename(session: Session, key: UUID, name: str) -> None:
+    await session.execute(update(Label).where(Label.id == key).values(name=name))  # pyright: ignore
+
+
+def sqlstate(failure: BaseException) -> str | None:
+    return getattr(getattr(failure, "orig", None), "sqlstate", None)
+
+
+# --- Replays --------------------------------------------------------------------------------------
+
+
+class Meeting:
+    """Two transactions that meet once, in their first attempts."""
+
+    def __init__(self) -> None:
+        self.barrier, self.attempts = asyncio.Barrier(2), 0
+
+    def arrive(self) -> None:
+        self.attempts += 1
+
+    async def meet(self) -> None:
+        if self.attempts <= 2:
+            await self.barrier.wait()
+
+
+async def write_skew(database: Database, retries: int, *, late: bool) -> tuple[list[Any], int, list[int]]:
+    """Each counts the labels and adds one; where `late`, both flush before either commits: COMMIT finds it."""
+    meeting, flushed, seen_last = Meeting(), asyncio.Barrier(2), list[int]()
+
+    def worker(name: str) -> Any:
+        async def work(session: Session) -> str:
+            meeting.arrive()
+            first = meeting.attempts <= 2
+            seen = len((await session.exec(select(Label))).all())
+            await meeting.meet()
+            await add(session, f"{name}{seen}")
+            if late and first:
+                await flushed.wait()
+            seen_last.append(seen)
+            return name
+
+        return work
+
+    both = [
+        database.transaction(worker(name), retries=retries, isolation="serializable") for name in ("a", "b")
+    ]
+    return await asyncio.gather(*both, return_exceptions=True), meeting.attempts, seen_last
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_write_skew_is_found_and_replayed(postgres_url: str, late: bool):
+    async with made(postgres_url) as database:
+        results, attempts, _ = await write_skew(database, 5, late=late)
+        assert results == ["a", "b"]
+        assert attempts == 3
+        assert {name[1:] for name in await names(database)} == {"0", "1"}, "as if one came after the other"
+
+
+async def test_write_skew_fails_at_commit(postgres_url: str):
+    """Both have done all their work without an error, so that the failure is the COMMIT's own."""
+    async with made(postgres_url) as database:
+        results, attempts, ended = await write_skew(database, 0, late=True)
+        (failure,) = [each for each in results if isinstance(each, BaseException)]
+        assert sqlstate(failure) == "40001"
+        assert failure.statement is None, "no statement of the work"
+        assert (attempts, ended) == (2, [0, 0])
+        assert len(await names(database)) == 1
+
+
+async def test_without_isolation_the_skew_is_not_seen(postgres_url: str):
+    async with made(postgres_url) as database:
+        both = Meeting()
+
+        async def work(session: Session) -> None:
+            both.arrive()
+            name = str(both.attempts)
+            seen = len((await session.exec(select(Label))).all())
+            await both.meet()
+            session.add(Label(name=f"{name} after {seen}"))
+
+        await asyncio.gather(database.transaction(work), database.transaction(work))
+        assert await names(database) == ["1 after 0", "2 after 0"]
+
+
+async def deadlock(database: Database, retries: int) -> tuple[list[Any], int]:
+    async with database.session() as session:
+        session.add(Label(name="x"))
+        session.add(Label(name="y"))
+        await session.commit()
+    x, y = await key_of(database, "x"), await key_of(database, "y")
+    meeting = Meeting()
+
+    def worker(first: UUID, second: UUID, name: str) -> Any:
+        async def work(session: Session) -> str:
+            meeting.arrive()
+            await session.execute(text("SET LOCAL deadlock_timeout = '50ms'"))
+            await rename(session, first, f"{name}1")
+            await meeting.meet()
+            await rename(session, second, f"{name}2")
+            return name
+
+        return work
+
+    both = [
+        database.transaction(worker(x, y, "a"), retries=retries),
+        database.transaction(worker(y, x, "b"), retries=retries),
+    ]
+    return await asyncio.gather(*both, return_exceptions=True), meeting.attempts
+
+
+async def test_a_deadlock_is_replayed(postgres_url: str):
+    async with made(postgres_url) as database:
+        results, attempts = await deadlock(database, 5)
+        assert results == ["a", "b"]
+        assert attempts == 3
+        assert await names(database) in (["a1", "a2"], ["b1", "b2"]), (
+            "each wrote both or was overwritten whole"
+        )
+        assert database.pool_figures().lent == 0
+
+
+async def test_a_deadlock_without_retries_is_raised(postgres_url: str):
+    async with made(postgres_url) as database:
+        results, attempts = await deadlock(database, 0)
+        (failure,) = [each for each in results if isinstance(each, BaseException)]
+        assert sqlstate(failure) == "40P01"
+        assert attempts == 2
+
+
+async def always_failing(database: Database, **options: Any) -> tuple[BaseException | None, int]:
+    runs = 0
+
+    async def work(session: Session) -> None:
+        nonlocal runs
+        runs += 1
+        await add(session, "x")
+        await session.execute(text("DO $$ BEGIN RAISE 'again' USING ERRCODE = '40001'; END $$"))
+
+    try:
+        await database.transaction(work, **options)
+    except DBAPIError as failure:
+        return failure, runs
+    return None, runs
+
+
+async def test_replays_are_bounded_and_told(postgres_url: str, caplog: pytest.LogCaptureFixture):
+    async with made(postgres_url) as database:
+        with caplog.at_level(logging.INFO, "catalysis.transactions"):
+            failure, runs = await always_failing(database, retries=3)
+        assert failure is not None
+        assert sqlstate(failure) == "40001"
+        assert runs == 4
+        assert [record.getMessage().partition(" is run ")[2] for record in caplog.records] == [
+            f"again after 40001 ({number} of 3)" for number in (1, 2, 3)
+        ]
+        assert await names(database) == []
+        assert database.pool_figures().lent == 0
+
+
+async def test_pauses_grow_to_a_bound(postgres_url: str, monkeypatch: pytest.MonkeyPatch):
+    bounds: list[float] = []
+    monkeypatch.setattr(transactions_module.random, "uniform", lambda least, most: bounds.append(most) or 0.0)
+    monkeypatch.setattr(transactions_module, "LONGEST_PAUSE", 0.03)
+    async with made(postgres_url) as database:
+        await always_failing(database, retries=5)
+    assert bounds == [0.005, 0.01, 0.02, 0.03, 0.03]
+
+
+async def test_a_pause_is_cancelled_at_once(postgres_url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(transactions_module, "FIRST_PAUSE", 1000.0)
+    monkeypatch.setattr(transactions_module, "LONGEST_PAUSE", 1000.0)
+    async with made(postgres_url) as database:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await always_failing(database)
+        assert database.pool_figures().lent == 0
+
+
+async def test_other_errors_are_raised_at_once(database: Database):
+    runs = 0
+
+    async def work(session: Session) -> None:
+        nonlocal runs
+        runs += 1
+        session.add(Label(name="x"))
+        session.add(Label(name="x"))
+
+    with pytest.raises(IntegrityError):
+        await database.transaction(work)
+    assert runs == 1
+
+
+async def test_a_connection_lost_before_commit_is_replayed(postgres_url: str):
+    """Nothing was kept, so that the whole may be run again: also where the pool held a dead connection."""
+    async with made(postgres_url) as direct, faulty(postgres_url) as (through, faults):
+        database, runs = Database(through), 0
+
+        async def work(session: Session) -> None:
+            nonlocal runs
+            runs += 1
+            await add(session, f"x{runs}")
+            if runs == 1:
+                faults.cut(b"y1", "reply")
+            await add(session, f"y{runs}")
+
+        await database.transaction(work)
+        assert runs == 2
+        assert await names(direct) == ["x2", "y2"]
+        async with direct.engine.begin() as connection:
+            await connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        await database.transaction(lambda session: add(session, "after"))
+        assert "after" in await names(direct)
+        assert database.pool_figures().lent == 0
+        await database.close()
+
+
+async def test_a_locked_file_is_replayed(tmp_path):
+    settings = DatabaseSettings(url=f"sqlite:///{tmp_path / 'x.db'}", busy_timeout=0.05)
+    async with made(settings) as database:
+        holding, runs = asyncio.Event(), 0
+
+        async def hold() -> None:
+            async with database.session() as session:
+                await add(session, "held")
+                holding.set()
+                await asyncio.sleep(0.2)
+                await session.commit()
+
+        async def work(session: Session) -> None:
+            nonlocal runs
+            runs += 1
+            await add(session, "waited")
+
+        held = asyncio.create_task(hold())
+        await holding.wait()
+        await database.transaction(work, retries=50)
+        await held
+        assert runs > 1
+        assert await names(database) == ["held", "waited"]
+
+
+async def test_a_snapshot_that_was_overtaken_is_replayed(tmp_path):
+    """SQLITE_BUSY_SNAPSHOT: a transaction begun by hand read, another wrote, and now it cannot write."""
+    async with made(f"sqlite:///{tmp_path / 'x.db'}") as database:
+        runs = 0
+
+        async def work(session: Session) -> None:
+            nonlocal runs
+            runs += 1
+            await (await session.connection()).exec_driver_sql("BEGIN")
+            await session.exec(select(Label))
+            if runs == 1:
+                async with database.session() as other:
+                    await add(other, "other")
+                    await other.commit()
+            await add(session, "x")
+
+        await database.transaction(work)
+        assert runs == 2
+        assert await names(database) == ["other", "x"]
+
+
+# --- Isolation ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+async def test_the_level_is_the_transactions_alone(postgres_url: str, isolation: Any):
+    async with made(DatabaseSettings(url=postgres_url, pool_size=1, max_overflow=0)) as database:
+
+        async def level(session: Session) -> str:
+            return (await session.execute(text("SHOW transaction_isolation"))).scalar_one()
+
+        assert await database.transaction(level, isolation=isolation) == isolation
+        assert await database.transaction(level) == "read committed"
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+async def test_increments_are_not_lost(backend_url: str, isolation: Any):
+    """Read, then write what was read plus one: from the second level on none is lost, on either backend."""
+    async with made(backend_url) as database:
+        async with database.session() as session:
+            await add(session, "0")
+            await session.commit()
+        key = await key_of(database, "0")
+
+        async def increment(session: Session) -> None:
+            now = (await session.exec(select(Label.name).where(Label.id == key))).one()
+            await asyncio.sleep(0.01)
+            await rename(session, key, str(int(now) + 1))
+
+        await asyncio.gather(
+            *[database.transaction(increment, isolation=isolation, retries=100) for _ in range(6)]
+        )
+        (name,) = await names(database)
+        lost = isolation == "read committed" and database.engine.dialect.name == "postgresql"
+        assert (int(name) < 6) if lost else (name == "6")
+
+
+async def test_options_that_there_are_not(database: Database):
+    options: list[dict[str, Any]] = [{"isolation": "SERIALIZABLE"}, {"nested": "joined"}, {"retries": -1}]
+    for given in options:
+        with pytest.raises(ValueError, match=next(iter(given))):
+            await database.transaction(lambda session: add(session, "x"), **given)
+        with pytest.raises(ValueError, match=next(iter(given))):
+            database.transactional(**given)
+
+
+# --- One inside another ---------------------------------------------------------------------------
+
+
+async def test_nested_joins(database: Database):
+    async def outer(session: Session) -> None:
+        await add(session, "outer")
+        await database.transaction(inner)
+        assert await names(database) == [], "not committed yet"
+        raise LookupError
+
+    async def inner(session: Session) -> None:
+        await add(session, "inner")
+        joined.append(session)
+
+    joined: list[Session] = []
+    with pytest.raises(LookupError):
+        await database.transaction(outer)
+    assert await names(database) == []
+    await database.transaction(inner)
+    assert joined[0] is not joined[1]
+    assert await names(database) == ["inner"]
+
+
+async def test_a_joined_failure_replays_the_outermost(postgres_url: str):
+    async with made(postgres_url) as database:
+        outer_runs = inner_runs = 0
+
+        async def outer(session: Session) -> None:
+            nonlocal outer_runs
+            outer_runs += 1
+            await add(session, f"outer {outer_runs}")
+            await database.transaction(inner, retries=5)
+
+        async def inner(session: Session) -> None:
+            nonlocal inner_runs
+            inner_runs += 1
+            if inner_runs == 1:
+                await session.execute(text("DO $$ BEGIN RAISE 'again' USING ERRCODE = '40P01'; END $$"))
+
+        await database.transaction(outer)
+        assert (outer_runs, inner_runs) == (2, 2)
+        assert await names(database) == ["outer 2"]
+        inner_runs = 0
+        with pytest.raises(DBAPIError):
+            await database.transaction(outer, retries=0)
+        assert inner_runs == 1, "a part is not run again alone"
+
+
+@pytest.mark.parametrize("nested", ["join", "savepoint"])
+async def test_a_replayable_failure_that_is_caught_replays_all_the_same(postgres_url: str, nested: Any):
+    async with made(postgres_url) as database:
+        runs = 0
+
+        async def outer(session: Session) -> None:
+            nonlocal runs
+            runs += 1
+            try:
+                await database.transaction(inner, nested=nested)
+            except DBAPIError:
+                if nested == "join":
+                    return  # the transaction is aborted: nothing more can be sent
+            await add(session, f"outer {runs}")
+
+        async def inner(session: Session) -> None:
+            if runs == 1:
+                await session.execute(text("DO $$ BEGIN RAISE 'again' USING ERRCODE = '40001'; END $$"))
+
+        await database.transaction(outer)
+        assert runs == 2
+        assert await names(database) == ["outer 2"]
+
+
+async def test_a_savepoint_is_taken_back_alone(database: Database):
+    async def outer(session: Session) -> None:
+        await add(session, "outer")
+        with pytest.raises(IntegrityError):
+            await database.transaction(twice, nested="savepoint")
+        await database.transaction(lambda session: add(session, "kept"), nested="savepoint")
+
+    async def twice(session: Session) -> None:
+        await add(session, "lost")
+        await add(session, "outer")
+
+    await database.transaction(outer)
+    assert await names(database) == ["kept", "outer"]
+
+
+async def test_what_joined_in_a_savepoint_is_taken_back_with_it(database: Database):
+    async def outer(session: Session) -> None:
+        await add(session, "outer")
+        with pytest.raises(LookupError):
+            await database.transaction(part, nested="savepoint")
+
+    async def part(session: Session) -> None:
+        await add(session, "part")
+        await database.transaction(failing)
+
+    async def failing(session: Session) -> None:
+        await add(session, "joined")
+        raise LookupError
+
+    await database.transaction(outer)
+    assert await names(database) == ["outer"]
+
+
+@pytest.mark.parametrize("nested", ["join", "savepoint"])
+async def test_half_of_a_part_is_not_committed(database: Database, nested: Any):
+    async def outer(session: Session) -> None:
+        await add(session, "outer")
+        await database.transaction(part, nested=nested)
+
+    async def part(session: Session) -> None:
+        with suppress(LookupError):
+            await database.transaction(failing)
+
+    async def failing(session: Session) -> None:
+        await add(session, "half")
+        raise LookupError
+
+    with pytest.raises(TransactionMisused, match="LookupError") as caught:
+        await database.transaction(outer)
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert await names(database) == []
+
+
+async def test_a_new_one_is_committed_whatever_becomes_of_the_outer(postgres_url: str):
+    async with made(postgres_url) as database:
+
+        async def outer(session: Session) -> None:
+            await add(session, "outer")
+            await database.transaction(lambda session: add(session, "audit"), nested="new")
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            await database.transaction(outer)
+        assert await names(database) == ["audit"]
+
+
+async def test_a_child_task_has_its_own(postgres_url: str):
+    async with made(postgres_url) as database:
+        sessions: list[Session] = []
+
+        async def outer(session: Session) -> None:
+            sessions.append(session)
+            await asyncio.gather(*[database.transaction(inner) for _ in range(2)])
+
+        async def inner(session: Session) -> None:
+            sessions.append(session)
+
+        await database.transaction(outer)
+        assert len({id(each) for each in sessions}) == 3
+
+
+async def test_another_database_is_not_joined(database: Database, tmp_path):
+    async with made(f"sqlite:///{tmp_path / 'other.db'}") as other:
+
+        async def outer(session: Session) -> None:
+            await add(session, "outer")
+            await other.transaction(lambda session: add(session, "other"))
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            await database.transaction(outer)
+        assert await names(other) == ["other"]
+        assert await names(database) == []
+
+
+async def test_isolation_cannot_be_had_later(database: Database):
+    async def outer(session: Session) -> None:
+        await database.transaction(lambda session: add(session, "x"), isolation="serializable")
+
+    with pytest.raises(TransactionMisused, match="nested='new'"):
+        await database.transaction(outer)
+    with pytest.raises(TransactionMisused, match="repeatable read"):
+        await database.transaction(outer, isolation="repeatable read")
+    await database.transaction(outer, isolation="serializable")
+    assert await names(database) == ["x"]
+
+
+async def test_work_that_commits_is_held_to_one_transaction(database: Database):
+    runs = 0
+
+    async def at_the_end(session: Session) -> None:
+        await add(session, "a")
+        await session.commit()
+
+    async def midway(session: Session) -> None:
+        nonlocal runs
+        runs += 1
+        await add(session, "b")
+        await session.commit()
+        await add(session, "c")
+
+    async def given_up(session: Session) -> str:
+        await add(session, "d")
+        await session.rollback()
+        return "given up"
+
+    await database.transaction(at_the_end)
+    with pytest.raises(InvalidRequestError, match="closed transaction"):
+        await database.transaction(midway)
+    assert runs == 1
+    assert await database.transaction(given_up) == "given up"
+    assert await names(database) == ["a", "b"]
+
+
+# --- The decorator --------------------------------------------------------------------------------
+
+
+async def test_a_decorated_function_is_called_without_its_session(database: Database):
+    @database.transactional(retries=2)
+    async def write(session: Session, name: str, *, twice: bool = False) -> str:
+        """Writes."""
+        await add(session, name)
+        if twice:
+            await add(session, name)
+        return name
+
+    assert await write("x") == "x"
+    with pytest.raises(IntegrityError):
+        await write("y", twice=True)
+    assert await names(database) == ["x"]
+    assert write.__doc__ == "Writes."
+    assert list(inspect.signature(write).parameters) == ["name", "twice"]
+    assert inspect.iscoroutinefunction(write)
+
+
+async def test_decorated_functions_join(database: Database):
+    @database.transactional()
+    async def both(session: Session) -> None:
+        await one("a")
+        await one("b")
+        raise LookupError
+
+    @database.transactional()
+    async def one(session: Session, name: str) -> None:
+        await add(session, name)
+
+    with pytest.raises(LookupError):
+        await both()
+    assert await names(database) == []
+    await one("c")
+    assert await names(database) == ["c"]
+
+
+async def test_the_process_database_is_found_at_the_call(tmp_path):
+    @DatabaseService.transactional(isolation="serializable", nested="savepoint")
+    async def write(session: Session, name: str) -> str:
+        await add(session, name)
+        return name
+
+    database = DatabaseService.configure(f"sqlite:///{tmp_path / 'x.db'}")
+    await DatabaseService.create_all(Model.metadata)
+    assert await write("x") == "x"
+    assert await names(database) == ["x"]
+    await DatabaseService.close()
+
+
+async def test_a_decorated_route(database: Database):
+    app = FastAPI()
+
+    @app.post("/labels/{name}")
+    @database.transactional()
+    async def create(session: Session, name: str, more: Annotated[list[str], Body()]) -> list[str]:
+        for each in (name, *more):
+            await add(session, each)
+        return [name, *more]
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/labels/a", json=["b"])
+        assert (answer.status_code, answer.json()) == (200, ["a", "b"])
+        assert (await client.post("/labels/a", json="b")).status_code == 422
+    assert await names(database) == ["a", "b"]
+
+
+# --- Lost updates ---------------------------------------------------------------------------------
+
+
+class Versioned(SQLModel, registry=registry()):
+    pass
+
+
+version = Column(Integer, nullable=False)
+
+
+class Account(Versioned, table=True):
+    __mapper_args__ = {"version_id_col": version}
+
+    id: int = Field(primary_key=True)
+    balance: int = 0
+    version: int = Field(default=1, sa_column=version)
+
+
+async def test_of_two_updates_one_wins_and_one_is_stale(backend_url: str):
+    database = Database(backend_url)
+    await database.create_all(Versioned.metadata)
+    async with database.session() as session:
+        session.add(Account(id=1, balance=0))
+        await session.commit()
+    both_have_read = asyncio.Barrier(2)
+
+    async def deposit(amount: int) -> str:
+        async with database.session() as session:
+            account = await session.get_one(Account, 1)
+            await both_have_read.wait()
+            account.balance += amount
+            await session.commit()
+            return "won"
+
+    results = await asyncio.gather(deposit(1), deposit(2), return_exceptions=True)
+    assert {type(each) for each in results} == {str, StaleDataError}
+    async with database.session() as session:
+        account = await session.get_one(Account, 1)
+        assert (account.balance, account.version) == (1 if results[0] == "won" else 2, 2)
+    await database.close()
