@@ -129,6 +129,29 @@ async def test_a_commit_without_a_reply(postgres_url: str, way, place: str, is_t
         assert await idle_in_transaction(direct) == 0
 
 
+@pytest.mark.parametrize(("place", "is_there"), [("request", False), ("reply", True)])
+@pytest.mark.parametrize("way", [by_commit, by_transaction])
+async def test_one_row_without_a_reply(postgres_url: str, way, place: str, is_there: bool):
+    """A flush of one row that a commit ends with is a statement that commits by itself: the same holds for it."""
+    async with through_a_proxy(postgres_url) as (database, faults, direct):
+
+        async def write(session: Session) -> None:
+            nonlocal runs
+            runs += 1
+            session.add(Label(name=f"only row {runs}"))
+
+        runs = 0
+        await way(database, write)
+        faults.cut(b"only row 2", place)
+        with pytest.raises(CommitOutcomeUnknown, match="commits by itself") as caught:
+            await way(database, write)
+        assert runs == 2, "never run again by itself"
+        assert str(caught.value.statement).startswith("INSERT INTO label")
+        assert "only row" not in str(caught.value)
+        assert await names(direct) == ["only row 1", "only row 2"][: 1 + is_there]
+        await goes_on(database)
+
+
 async def test_the_session_goes_on_after_a_rollback(postgres_url: str):
     async with through_a_proxy(postgres_url) as (database, faults, direct), database.session() as session:
         session.add(Label(name="x"))

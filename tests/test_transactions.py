@@ -16,8 +16,9 @@ from sqlalchemy.orm import registry
 from sqlalchemy.orm.exc import StaleDataError
 from sqlmodel import Field, SQLModel, select
 
-from catalysis import Database, DatabaseService, DatabaseSettings, Session, TransactionMisused
+from catalysis import Database, DatabaseService, DatabaseSettings, QueryEvent, Session, TransactionMisused
 from catalysis import transactions as transactions_module
+from catalysis.events import heard_in_context
 from tests.models import Label, Model, made
 from tests.proxy import faulty
 
@@ -321,6 +322,19 @@ async def test_the_level_is_the_transactions_alone(postgres_url: str, isolation:
 
         assert await database.transaction(level, isolation=isolation) == isolation
         assert await database.transaction(level) == "read committed"
+
+
+async def test_isolated_transactions_are_native(database: Database):
+    events: list[QueryEvent] = []
+
+    async def work(session: Session) -> None:
+        await session.exec(select(Label))
+        await add(session, "x")
+        await session.exec(select(Label))
+
+    with heard_in_context(events.append):
+        await database.transaction(work, isolation="serializable")
+    assert [(event.native, event.reason) for event in events if "label" in event.sql] == [(True, None)] * 3
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])

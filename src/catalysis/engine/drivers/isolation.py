@@ -4,6 +4,8 @@ from typing import Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from catalysis.engine.alchemy.isolating import take_connection_at
+
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 
 _BEGINS_LATE = {"aiosqlite": "BEGIN IMMEDIATE"}
@@ -23,6 +25,6 @@ async def begin_at(session: AsyncSession, isolation: Isolation) -> None:
     """
     late = _BEGINS_LATE.get(session.get_bind().dialect.driver)
     if late is None:
-        await session.connection(execution_options={"isolation_level": isolation.upper()})
+        await take_connection_at(session, isolation.upper())
     else:
         await (await session.connection()).exec_driver_sql(late)
