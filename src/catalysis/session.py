@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVarTuple, overload
 
 from sqlalchemy import Executable, Result
-from sqlalchemy.exc import NoResultFound
+from sqlalchemy.exc import InvalidRequestError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult
 from sqlalchemy.ext.asyncio import AsyncSession as SQLAlchemyAsyncSession
 from sqlalchemy.orm import Session as SyncSession
+from sqlalchemy.orm.base import instance_str
 from sqlalchemy.sql.selectable import TypedReturnsRows
 from sqlalchemy.util import EMPTY_DICT as EMPTY
 from sqlalchemy.util import greenlet_spawn
@@ -31,6 +32,7 @@ from catalysis.engine.alchemy.sessions import (
     plain_key,
 )
 from catalysis.engine.coverage import getting_of, reading_of
+from catalysis.engine.refresh import refresh
 from catalysis.engine.run import run, run_one
 from catalysis.engine.stream import stream
 from catalysis.engine.waiting import flush_first
@@ -178,6 +180,23 @@ class Session(AsyncSession):
             if instance is None:
                 raise NoResultFound("No row was found when one was required")
             return instance
+
+        async def refresh(
+            self, instance: Any, attribute_names: Any = None, with_for_update: Any = None
+        ) -> None:
+            """Load the instance anew; those written by the same flush cost no statement of their own in a loop.
+
+            Raises:
+                InvalidRequestError: it is not persistent, or its row is gone.
+            """
+            if not attribute_names and with_for_update is None:
+                session = self.sync_session
+                found = await refresh(session, session.flushed, instance)
+                if found:
+                    return
+                if found is False:
+                    raise InvalidRequestError(f"Could not refresh instance '{instance_str(instance)}'")
+            await super().refresh(instance, attribute_names, with_for_update)
 
         async def stream(
             self,

@@ -29,6 +29,7 @@ from catalysis.engine.alchemy.statements import remove_option
 from catalysis.engine.alchemy.touches import Touch
 from catalysis.engine.coverage import reading_of
 from catalysis.engine.flush import flush_natively
+from catalysis.engine.refresh import Flushed
 from catalysis.engine.run import run
 from catalysis.errors import LoadedWhenTouched
 from catalysis.events import NOT_A_READ, CallSite, call_site, fallback_reason
@@ -66,6 +67,8 @@ class UnitOfWork(HookedSession):
         self._sees_deleted = False
         self.turn = Turn()
         self.peers = Peers()
+        self.flushed = Flushed()
+        """What the last flush wrote, to be refreshed together."""
         self.batches = True
         """Whether a touch loads for all peers."""
         self.strictness: Strictness = "allow"
@@ -143,6 +146,10 @@ class UnitOfWork(HookedSession):
                 self._flush_first()
             return load_with_peers(self, self.peers, touch)
         return None
+
+    def has_flushed(self, states: Mapping[Any, set[Any]]) -> None:
+        """Remember it for `refresh`."""
+        self.flushed.remember(states)
 
     def visible(self, instance: object) -> bool:
         """A deleted row is not found by its key; where the mark is not loaded, the database is asked."""

@@ -37,11 +37,11 @@ async def run(session: HookedSession, reading: Reading) -> Result[Any] | None:
         DBAPIError: what the database answered, as SQLAlchemy raises it.
     """
     sent = bind(session, reading)
-    answer = sent and await _fetch(session, reading, sent)
+    answer = sent and await fetch(session, reading, sent)
     if sent is None or answer is None:
         return None
     if await is_generated(session, reading, sent, answer.describe):
-        return loading.result_of(*await _hydrate(session, reading, answer))
+        return loading.result_of(*await hydrate(session, reading, answer))
     result = await greenlet_spawn(load_rows, session, reading, sent, answer)
     if (number := loading.number_of(result)) is not None:
         note_origin(number, sent.sql, len(answer.rows))
@@ -56,11 +56,11 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
         MultipleResultsFound: the key is not one.
     """
     sent = bind(session, reading)
-    answer = sent and await _fetch(session, reading, sent)
+    answer = sent and await fetch(session, reading, sent)
     if sent is None or answer is None:
         return None
     if len(answer.rows) < 2 and await is_generated(session, reading, sent, answer.describe):
-        _, rows = await _hydrate(session, reading, answer)
+        _, rows = await hydrate(session, reading, answer)
         return (rows[0] if rows else None,)
     result = await greenlet_spawn(load_rows, session, reading, sent, answer)
     return (result.unique().scalars().one_or_none(),)
@@ -69,7 +69,8 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
 # --- Fetching -------------------------------------------------------------------------------------
 
 
-async def _fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer | None:
+async def fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer | None:
+    """What the driver answers; None if only SQLAlchemy can use the session's transaction."""
     attempt = 0
     while True:
         attempt += 1
@@ -130,9 +131,8 @@ def tell(sql: str, subject: Any) -> Callable[[int | None, str | None], None]:
 # --- Instances ------------------------------------------------------------------------------------
 
 
-async def _hydrate(
-    session: HookedSession, reading: Reading, answer: Answer
-) -> tuple[loading.Load, list[Any]]:
+async def hydrate(session: HookedSession, reading: Reading, answer: Answer) -> tuple[loading.Load, list[Any]]:
+    """The driver's rows as the result's, of a plan that has its hydrator."""
     plan = reading.plan
     assert plan.recipe is not None
     assert plan.hydrator is not None

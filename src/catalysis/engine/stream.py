@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Result
 from sqlalchemy.util.concurrency import await_only
 
-from catalysis.engine.alchemy.loading import Load, streamed_result
 from catalysis.engine.alchemy.compiling import subject_of
+from catalysis.engine.alchemy.loading import Load, streamed_result
 from catalysis.engine.alchemy.sessions import HookedSession, can_wait
 from catalysis.engine.binding import Sent, bind
 from catalysis.engine.drivers import Cursor, driver_of

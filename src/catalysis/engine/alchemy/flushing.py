@@ -44,7 +44,10 @@ class Write(NamedTuple):
     is_insert: bool
 
 
-class NativeFlush(_private.UOWTransaction):
+_UnitOfWork: type[Any] = _private.UOWTransaction
+
+
+class NativeFlush(_UnitOfWork):
     """A flush whose statements may be sent natively; one that is under way is made into it (`become_native`)."""
 
     session: Any
@@ -70,8 +73,15 @@ class NativeFlush(_private.UOWTransaction):
         """The session's own, with a transaction begun on it."""
         return self._begun.connection(mapper)
 
+    def finalize_flush_changes(self) -> None:
+        """As the parent; the session is told of what has been written."""
+        parent: Any = super()
+        parent.finalize_flush_changes()
+        self.session.has_flushed(self.mappers)
+
     def _generate_actions(self) -> Any:
-        actions: Any = super()._generate_actions()
+        parent: Any = super()
+        actions = parent._generate_actions()
         self.is_alone = len(self.states) == 1 and not self.cycles and all(map(_sends_a_row, actions))
         return actions
 
@@ -126,42 +136,45 @@ class Gateway:
         self, statement: Any, parameters: Any = None, *, execution_options: Mapping[str, Any] = {}
     ) -> Any:
         """SQLAlchemy's result of a statement for one row, or for many."""
-        rows: list[Any] = (
-            parameters if isinstance(parameters, list) else [] if parameters is None else [parameters]
-        )
-        context = self._context(statement, rows, execution_options)
-        written, reason = None, "a connection with options of its own"
-        if isinstance(context, str):
-            reason = context
-        else:
+        many: Any = parameters or []
+        rows: list[Any] = many if isinstance(many, list) else [many]
+        context, reason = self._context(statement, rows, execution_options)
+        if context is not None:
             returns = bool(context.compiled.effective_returning)
             written = self._send(Write(context.statement, context.parameters, returns, context.isinsert))
-        if written is None:
-            own = self._fall_back(reason)
-            return own.execute(statement, parameters, execution_options=execution_options)
-        context.cursor.fill(written.description, written.rows, written.rowcount)
-        context.cursor.lastrowid = written.lastrowid
-        if context.execute_style is ExecuteStyle.INSERTMANYVALUES:
-            context._insertmanyvalues_rows = written.rows
-        return context._setup_result_proxy()
+            if written is not None:
+                return _result(context, written)
+        own = self._fall_back(reason)
+        return own.execute(statement, parameters, execution_options=execution_options)
 
-    def _context(self, statement: Any, rows: list[Any], options: Mapping[str, Any]) -> Any:
-        """SQLAlchemy's context of the execution, with values bound; or why only SQLAlchemy can execute it."""
-        dialect: Any = self.engine.dialect
+    def _context(self, statement: Any, rows: list[Any], options: Mapping[str, Any]) -> tuple[Any, str]:
+        """SQLAlchemy's context of the execution, with values bound, or None; and why it would have to execute it."""
+        engine: Any = self.engine
+        dialect = engine.dialect
         try:
             compiled, given, named, hit = statement._compile_w_cache(
                 dialect=dialect,
-                compiled_cache=options.get("compiled_cache", self.engine._compiled_cache),
+                compiled_cache=options.get("compiled_cache", engine._compiled_cache),
                 column_keys=sorted(rows[0]) if rows else [],
                 for_executemany=len(rows) > 1,
                 schema_translate_map=None,
                 linting=dialect.compiler_linting | WARN_LINTING,
             )
             if (reason := _needs_sqlalchemy(compiled)) is not None:
-                return reason
-            return fetched_from(compiled, _detached(self.engine), rows, options, statement, given, named, hit)
+                return None, reason
+            detached = _detached(self.engine)
+            context = fetched_from(compiled, detached, rows, options, statement, given, named, hit)
         except Exception:  # SQLAlchemy will meet it too, and raise it as its own
-            return "only SQLAlchemy can say what is wrong with it"
+            return None, "only SQLAlchemy can say what is wrong with it"
+        return context, "a connection with options of its own"
+
+
+def _result(context: Any, written: Written) -> Any:
+    context.cursor.fill(written.description, written.rows, written.rowcount)
+    context.cursor.lastrowid = written.lastrowid
+    if context.execute_style is ExecuteStyle.INSERTMANYVALUES:
+        context._insertmanyvalues_rows = written.rows
+    return context._setup_result_proxy()
 
 
 _KEPT = "_catalysis_needs_sqlalchemy"

@@ -85,6 +85,9 @@ class HookedSession(CommittingSession):
         """Whether an instance found in the identity map may be handed out for its key."""
         return True
 
+    def has_flushed(self, states: Mapping[Any, set[Any]]) -> None:
+        """A flush has written these, by mapper, and their keys are known."""
+
     def about_to_execute(self) -> int:
         """A statement is on its way; what is returned is given back when it has ended."""
         return 0
@@ -203,6 +206,46 @@ def known_instance(session: Any, mapper: Any, key: tuple[Any, ...]) -> Any:
     ):
         return UNSURE
     return instance
+
+
+def refreshable_key(session: Any, instance: Any) -> tuple[Mapper[Any], Any] | None:
+    """The mapper and key of an instance whose refreshing asks for nothing unusual; None for SQLAlchemy's to do."""
+    state: Any = getattr(instance, "_sa_instance_state", None)
+    if state is None or state.key is None or state.session_id != session.hash_key or state.load_options:
+        return None
+    manager, mapper = state.manager, state.manager.mapper
+    heard = manager.dispatch
+    if (
+        heard.refresh
+        or heard.load
+        or heard.expire
+        or not session._contains_state(state)
+        or state in session._deleted
+    ):
+        return None
+    return (mapper, state.key) if is_plain(mapper) and session.visible(instance) else None
+
+
+_PLAIN = "_catalysis_refreshes_plainly"
+
+
+def is_plain(mapper: Any) -> bool:
+    """Whether a class is loaded by its own columns alone, one by one and at once."""
+    if _PLAIN not in mapper.__dict__:
+        plain = (
+            len(mapper.primary_key) == 1
+            and not mapper.polymorphic_map
+            and not mapper.inherits
+            and not any(each.deferred for each in mapper.column_attrs)
+            and all(each.lazy in ("select", "raise", "raise_on_sql") for each in mapper.relationships)
+        )
+        setattr(mapper, _PLAIN, plain)
+    return getattr(mapper, _PLAIN)
+
+
+def expire_whole(session: Any, instance: Any) -> None:
+    """Expire all of an instance, and what its "refresh-expire" cascades reach."""
+    session._expire_state(instance._sa_instance_state, None)
 
 
 # --- What state a session is in -------------------------------------------------------------------

@@ -201,23 +201,25 @@ async def _in_thread(connection: Any, work: Callable[[sqlite3.Connection], Answe
         connection._conn
     )  # raises ValueError if it is closed, as everything of aiosqlite
     is_wanted, is_running = True, False
+    answers = list[Answer]()  # the thread keeps what it returned last, so it returns nothing
 
-    def work_if_wanted() -> Answer | None:
+    def work_if_wanted() -> None:
         nonlocal is_running
         if not is_wanted:
-            return None
+            return
         is_running = True
         try:
-            return work(database)
+            answers.append(work(database))
         finally:
             is_running = False
 
-    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     connection._tx.put_nowait((future, work_if_wanted))
     try:
-        return await future
+        await future
     except asyncio.CancelledError:
         is_wanted = False
         if is_running:  # ours, since the thread does one thing after another
             database.interrupt()
         raise
+    return answers.pop()

@@ -1,0 +1,131 @@
+"""Refreshing an instance natively, and together with it those that the same flush wrote.
+
+Who refreshes one of them in a loop refreshes them all, so the rows of the next ones are fetched with it.  They are
+kept until the task waits for something: up to then nothing can have happened that a statement of its own would see.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select
+
+from catalysis.engine.alchemy.sessions import (
+    HookedSession,
+    expire_whole,
+    is_plain,
+    must_flush_first,
+    refreshable_key,
+)
+from catalysis.engine.binding import bind
+from catalysis.engine.coverage import getting_of, reading_of
+from catalysis.engine.drivers import Answer
+from catalysis.engine.learning import is_generated
+from catalysis.engine.plan import Reading
+from catalysis.engine.run import fetch, hydrate, run_one
+from catalysis.engine.waiting import flush_first
+
+FIRST, NEXT = 100, 500
+"""How many rows are fetched with the first of a flush that is refreshed, and with one that was not among them."""
+REMEMBERED = 10_000
+"""The most instances of a flush that are remembered."""
+
+
+class Flushed:
+    """The keys of what the last flush of a session wrote, by class, and rows that were fetched for them."""
+
+    def __init__(self) -> None:
+        self._states: dict[Any, set[Any]] = {}
+        self._keys: dict[Any, dict[Any, None]] = {}
+        self._rows: dict[Any, tuple[Reading, Answer]] = {}
+        self._more = FIRST
+
+    def remember(self, states: Mapping[Any, set[Any]]) -> None:
+        """A flush has written these; a state does not keep its instance."""
+        self._states = {
+            mapper: each
+            for mapper, each in states.items()
+            if 1 < len(each) <= REMEMBERED and is_plain(mapper)
+        }
+        self._keys, self._more = {}, FIRST
+        self._rows.clear()
+
+    def take(self, key: Any) -> tuple[Reading, Answer] | None:
+        """The row that was fetched for a key with another's."""
+        return self._rows.pop(key, None)
+
+    def forget_rows(self) -> None:
+        """Something may have happened since they were fetched."""
+        self._rows.clear()
+
+    def next_keys(self, mapper: Any, key: Any) -> list[Any]:
+        """The key and those written after it."""
+        if (states := self._states.pop(mapper, None)) is not None:
+            self._keys[mapper] = dict.fromkeys(state.key for state in states)
+        keys = self._keys.get(mapper, {})
+        if key not in keys:
+            return [key]
+        found = list[Any]()
+        for each in [*keys]:
+            if each is not None and (found or each == key):
+                found.append(each)
+                del keys[each]
+                if len(found) == self._more:
+                    break
+        self._more = NEXT
+        return found
+
+    def keep(self, rows: dict[Any, tuple[Reading, Answer]]) -> None:
+        """Keep rows until the running task waits."""
+        self._rows = rows
+        asyncio.get_running_loop().call_soon(rows.clear)
+
+
+async def refresh(session: HookedSession, flushed: Flushed, instance: Any) -> bool | None:
+    """Load all of an instance anew; False if it has no row, and None if SQLAlchemy has to do it.
+
+    Raises:
+        InvalidRequestError: the instance is not persistent in this session.
+    """
+    found = refreshable_key(session, instance)
+    if found is None:
+        return None
+    mapper, key = found
+    getting = getting_of(session, mapper, key[1])
+    if isinstance(getting, str):
+        return None
+    expire_whole(session, instance)
+    if must_flush_first(session):
+        flushed.forget_rows()
+        await flush_first(session)
+    kept = flushed.take(key)
+    if kept is None and len(keys := flushed.next_keys(mapper, key)) > 1:
+        kept = await _fetch_together(session, flushed, mapper, keys)
+    if kept is not None:
+        _, rows = await hydrate(session, *kept)
+        return bool(rows)
+    loaded = await run_one(session, getting)
+    return None if loaded is None else loaded[0] is not None
+
+
+async def _fetch_together(
+    session: HookedSession, flushed: Flushed, mapper: Any, keys: list[Any]
+) -> tuple[Reading, Answer] | None:
+    """The row of the first key, with those of the others kept; None where one at a time has to do."""
+    (column,) = mapper.primary_key
+    statement = select(mapper).where(column.in_([key[1][0] for key in keys]))
+    reading = reading_of(session, statement, None, {}, None)
+    sent = None if isinstance(reading, str) else bind(session, reading)
+    if isinstance(reading, str) or sent is None or len(sent.parameters) != len(keys):
+        return None
+    answer = await fetch(session, reading, sent)
+    if answer is None or not await is_generated(session, reading, sent, answer.describe):
+        return None
+    number = [each[0] for each in answer.describe()].index(column.name)
+    rows = {row[number]: Answer(answer.describe, [row], 1) for row in answer.rows}
+    found = {
+        key: (reading, rows[value]) for key, value in zip(keys, sent.parameters, strict=True) if value in rows
+    }
+    first = found.pop(keys[0], None)
+    flushed.keep(found)
+    return first
