@@ -136,8 +136,7 @@ class Gateway:
         self, statement: Any, parameters: Any = None, *, execution_options: Mapping[str, Any] = {}
     ) -> Any:
         """SQLAlchemy's result of a statement for one row, or for many."""
-        many: Any = parameters or []
-        rows: list[Any] = many if isinstance(many, list) else [many]
+        rows: list[Any] = _as_rows(parameters)
         context, reason = self._context(statement, rows, execution_options)
         if context is not None:
             returns = bool(context.compiled.effective_returning)
@@ -149,24 +148,36 @@ class Gateway:
 
     def _context(self, statement: Any, rows: list[Any], options: Mapping[str, Any]) -> tuple[Any, str]:
         """SQLAlchemy's context of the execution, with values bound, or None; and why it would have to execute it."""
-        engine: Any = self.engine
-        dialect = engine.dialect
+        many = len(rows) > 1
         try:
-            compiled, given, named, hit = statement._compile_w_cache(
-                dialect=dialect,
-                compiled_cache=options.get("compiled_cache", engine._compiled_cache),
-                column_keys=sorted(rows[0]) if rows else [],
-                for_executemany=len(rows) > 1,
-                schema_translate_map=None,
-                linting=dialect.compiler_linting | WARN_LINTING,
-            )
+            compiled, *values = self._compiled(statement, rows, options, many)
+            if many and compiled._insertmanyvalues and compiled._insertmanyvalues.embed_values_counter:
+                # Its SQL counts the rows of one long VALUES; we send them one by one, in a pipeline.
+                compiled, *values = self._compiled(statement, rows, options, False)
             if (reason := _needs_sqlalchemy(compiled)) is not None:
                 return None, reason
-            detached = _detached(self.engine)
-            context = fetched_from(compiled, detached, rows, options, statement, given, named, hit)
+            context = fetched_from(compiled, _detached(self.engine), rows, options, statement, *values)
         except Exception:  # SQLAlchemy will meet it too, and raise it as its own
             return None, "only SQLAlchemy can say what is wrong with it"
         return context, "a connection with options of its own"
+
+    def _compiled(self, statement: Any, rows: list[Any], options: Mapping[str, Any], many: bool) -> Any:
+        """The statement compiled for these columns, its values, those it was given by name, and if it was cached."""
+        engine: Any = self.engine
+        return statement._compile_w_cache(
+            dialect=engine.dialect,
+            compiled_cache=options.get("compiled_cache", engine._compiled_cache),
+            column_keys=sorted(rows[0]) if rows else [],
+            for_executemany=many,
+            schema_translate_map=None,
+            linting=engine.dialect.compiler_linting | WARN_LINTING,
+        )
+
+
+def _as_rows(parameters: Any) -> Any:
+    if parameters is None:
+        return []
+    return parameters if type(parameters) is list else [parameters]  # pyright: ignore[reportUnknownVariableType]
 
 
 def _result(context: Any, written: Written) -> Any:

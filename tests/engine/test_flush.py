@@ -1,0 +1,351 @@
+"""A flush is SQLAlchemy's, and is sent by us: what goes natively, in how many round trips, and what is refreshed."""
+
+import asyncio
+from datetime import datetime
+from itertools import count
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, SAWarning, StatementError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Mapped, Mapper, declarative_base, mapped_column
+from sqlalchemy.orm.exc import StaleDataError
+from sqlmodel import col, select
+
+from catalysis import Database, Session, watch_queries
+from tests.models import Job, Label, Model, Person
+from tests.proxy import counted
+
+Base: Any = declarative_base()
+
+
+class Counter(Base):
+    """A key and a default of the server's, and a version."""
+
+    __tablename__ = "counter"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    hits: Mapped[int] = mapped_column(server_default=text("7"))
+    version: Mapped[int] = mapped_column()
+    __mapper_args__ = {"version_id_col": version, "eager_defaults": True}
+
+
+def told(queries: Any) -> list[tuple[str, bool, str | None]]:
+    return [(each.sql.split()[0], each.native, each.reason) for each in queries]
+
+
+async def test_statements_of_a_flush_go_natively(database: Database):
+    async with database.session() as session:
+        with watch_queries() as queries:
+            person = Person(name="ada", jobs=[Job(title="one"), Job(title="two")])  # pyright: ignore[reportCallIssue]
+            session.add_all([person, Label(name="a")])
+            await session.commit()
+            person.name = "eve"
+            await session.delete(person.jobs[0])
+            await session.commit()
+        assert {each.native for each in queries} == {True}
+        assert sorted(each.entity or "" for each in queries if each.sql.startswith("INSERT")) == [
+            "Job",
+            "Label",
+            "Person",
+        ]
+    async with database.session() as session:
+        assert [each.title for each in (await session.exec(select(Job))).all()] == ["two"]
+
+
+async def test_what_the_server_makes_comes_back_in_the_order_of_the_instances(backend_url: str):
+    database = Database(backend_url)
+    await database.create_all(Base.metadata)
+    async with database.session() as session:
+        counters = [Counter(name=f"counter {n}") for n in range(40)]
+        session.add_all(counters)
+        with watch_queries() as queries:
+            await session.flush()
+        assert len(queries) == 1
+        assert [each.id for each in counters] == list(range(1, 41))
+        assert {(each.hits, each.version) for each in counters} == {(7, 1)}
+        for each in counters[:3]:
+            each.hits += each.id
+        await session.commit()
+        assert {each.version for each in counters[:3]} == {2}
+    async with database.session() as session:
+        found = (await session.scalars(select(Counter).order_by(col(Counter.id)))).all()
+        assert [(each.name, each.hits) for each in found[:4]] == [
+            ("counter 0", 8),
+            ("counter 1", 9),
+            ("counter 2", 10),
+            ("counter 3", 7),
+        ]
+    await database.close()
+
+
+number = count()
+
+
+# --- Round trips ----------------------------------------------------------------------------------
+
+
+async def trips_of(url: str, work: Any) -> int:
+    """How often `work(session)` waits for the server, once everything is prepared."""
+    async with counted(url) as (through, trips):
+        engine = create_async_engine(through, pool_size=1, max_overflow=0)
+        for _ in range(3):
+            async with Session(engine, expire_on_commit=False) as session:
+                prepared = await work(session)
+                trips.reset()
+                await prepared()
+                await asyncio.sleep(0.05)
+        await engine.dispose()
+        return trips.count
+
+
+@pytest.fixture
+async def on_postgres(postgres_url: str) -> str:
+    database = Database(postgres_url)
+    await database.create_all(Model.metadata)
+    await database.close()
+    return postgres_url
+
+
+async def test_one_new_row_is_one_round_trip(on_postgres: str):
+    async def work(session: Session) -> Any:
+        session.add(Label(name=f"label {next(number)}"))
+        return session.commit
+
+    assert await trips_of(on_postgres, work) == 1
+
+
+async def test_one_new_row_in_a_begin_block_is_one_round_trip(on_postgres: str):
+    async def work(session: Session) -> Any:
+        async def block() -> None:
+            async with session.begin():
+                session.add(Label(name=f"label {next(number)}"))
+
+        return block
+
+    assert await trips_of(on_postgres, work) == 1
+
+
+async def test_one_changed_and_one_deleted_row_are_one_round_trip_each(on_postgres: str):
+    async def change(session: Session) -> Any:
+        label = Label(name=f"label {next(number)}")
+        session.add(label)
+        await session.commit()
+        label.name += "!"
+        return session.commit
+
+    async def delete(session: Session) -> Any:
+        label = Label(name=f"label {next(number)}")
+        session.add(label)
+        await session.commit()
+        await session.delete(label, hard=True)
+        return session.commit
+
+    assert await trips_of(on_postgres, change) == 1
+    assert await trips_of(on_postgres, delete) == 1
+
+
+async def test_two_rows_need_a_transaction(on_postgres: str):
+    async def work(session: Session) -> Any:
+        session.add_all([Label(name=f"label {next(number)}"), Person(name=f"person {next(number)}")])
+        return session.commit
+
+    assert await trips_of(on_postgres, work) == 4
+
+
+async def test_a_thousand_rows_of_one_class_are_three_round_trips(on_postgres: str):
+    async def insert(session: Session) -> Any:
+        session.add_all([Label(name=f"label {next(number)}") for _ in range(1_000)])
+        return session.commit
+
+    async def change(session: Session) -> Any:
+        labels = [Label(name=f"label {next(number)}") for _ in range(1_000)]
+        session.add_all(labels)
+        await session.commit()
+        for each in labels:
+            each.name += "!"
+        return session.commit
+
+    assert await trips_of(on_postgres, insert) == 3
+    assert await trips_of(on_postgres, change) == 3
+
+
+# --- A row that commits by itself -----------------------------------------------------------------
+
+
+async def test_a_flush_that_is_not_the_last_of_its_transaction_can_be_rolled_back(database: Database):
+    async with database.session() as session:
+        session.add(Label(name="a"))
+        await session.flush()
+        assert database.pool_figures().lent == 1
+        await session.rollback()
+        session.add(Label(name="b"))
+        async with session.begin_nested():
+            pass  # whose beginning flushes
+        await session.rollback()
+    async with database.session() as session:
+        assert (await session.exec(select(Label))).all() == []
+
+
+async def test_a_listener_to_what_follows_keeps_the_transaction(database: Database):
+    async with database.session() as session:
+
+        def refuse(session: Any, context: Any) -> None:
+            raise RuntimeError("not this one")
+
+        event.listen(session.sync_session, "after_flush", refuse)
+        session.add(Label(name="a"))
+        with pytest.raises(RuntimeError):
+            await session.commit()
+        await session.rollback()
+    async with database.session() as session:
+        assert (await session.exec(select(Label))).all() == []
+
+
+async def test_a_refused_row_leaves_the_session_as_sqlalchemy_does(database: Database):
+    async with database.session() as session:
+        session.add(Job(title="nobody's", person_id=None))  # pyright: ignore[reportArgumentType]
+        with pytest.raises(IntegrityError):
+            await session.commit()
+        assert database.pool_figures().lent == 0
+        with pytest.raises(InvalidRequestError, match="rolled back"):
+            await session.exec(select(Label))
+        await session.rollback()
+        session.add(Label(name="a"))
+        await session.commit()
+
+
+async def test_a_stale_row_is_noticed_without_a_transaction(database: Database):
+    async with database.session() as session:
+        label = Label(name="a")
+        session.add(label)
+        await session.commit()
+        async with database.session() as other:
+            await other.delete(await other.get_one(Label, label.id), hard=True)
+            await other.commit()
+        label.name = "b"
+        with pytest.raises(StaleDataError):
+            await session.commit()
+        await session.rollback()
+
+
+async def test_rows_of_many_are_counted(database: Database):
+    async with database.session() as session:
+        labels = [Label(name=f"label {n}") for n in range(3)]
+        session.add_all(labels)
+        await session.commit()
+        async with database.session() as other:
+            await other.delete(await other.get_one(Label, labels[1].id), hard=True)
+            await other.commit()
+        for each in labels:
+            each.name += "!"
+        with pytest.raises(StaleDataError, match="expected to update 3 row"):
+            await session.commit()
+        await session.rollback()
+        left = (await session.exec(select(Label))).all()
+        async with database.session() as other:
+            await other.delete(await other.get_one(Label, left[0].id), hard=True)
+            await other.commit()
+        for each in left:
+            await session.delete(each, hard=True)
+        with pytest.warns(SAWarning, match="expected to delete 2 row"):
+            await session.commit()
+
+
+# --- What falls back ------------------------------------------------------------------------------
+
+
+async def test_a_listener_to_rows_gets_sqlalchemys_connection(database: Database):
+    given = list[Any]()
+
+    def before_insert(mapper: Mapper[Any], connection: Any, target: Any) -> None:
+        given.append(connection)
+        connection.execute(text("SELECT 1"))
+
+    event.listen(Label, "before_insert", before_insert)
+    try:
+        async with database.session() as session:
+            session.add(Label(name="a"))
+            with watch_queries() as queries:
+                await session.commit()
+    finally:
+        event.remove(Label, "before_insert", before_insert)
+    assert isinstance(given[0], Connection)
+    assert told(queries) == [
+        ("SELECT", False, "a listener to before_insert"),
+        ("INSERT", False, "a listener to before_insert"),
+    ]
+
+
+async def test_a_value_that_cannot_be_bound_is_sqlalchemys_to_refuse(database: Database):
+    async with database.session() as session:
+        session.add(Label(name="a", created_at=datetime(2000, 1, 1)))
+        with pytest.raises(StatementError):
+            await session.commit()
+        await session.rollback()
+
+
+# --- Refreshing -----------------------------------------------------------------------------------
+
+
+async def test_instances_of_one_flush_are_refreshed_together(database: Database):
+    async with database.session() as session:
+        labels = [Label(name=f"label {n}") for n in range(250)]
+        session.add_all(labels)
+        await session.commit()
+        async with database.session() as other:
+            for each in (await other.exec(select(Label))).all():
+                each.name += "!"
+            await other.commit()
+        with watch_queries() as queries:
+            for each in labels:
+                await session.refresh(each)
+        assert len(queries) == 2
+        assert [each.name for each in labels] == [f"label {n}!" for n in range(250)]
+
+
+async def test_only_what_is_refreshed_changes(database: Database):
+    async with database.session() as session:
+        one, other = Label(name="one"), Label(name="other")
+        session.add_all([one, other])
+        await session.commit()
+        async with database.session() as elsewhere:
+            for each in (await elsewhere.exec(select(Label))).all():
+                each.name += "!"
+            await elsewhere.commit()
+        await session.refresh(one)
+        assert (one.name, other.name) == ("one!", "other")
+        async with database.session() as elsewhere:
+            for each in (await elsewhere.exec(select(Label))).all():
+                each.name += "?"
+            await elsewhere.commit()
+        await session.refresh(other)
+        assert other.name == "other!?", "the task has waited since its row was fetched"
+
+
+async def test_a_refresh_flushes_the_others_and_forgets_its_own_changes(database: Database):
+    async with database.session() as session:
+        one, other = Label(name="one"), Label(name="other")
+        session.add_all([one, other])
+        await session.commit()
+        one.name, other.name = "lost", "sent"
+        await session.refresh(one)
+        await session.refresh(other)
+        assert (one.name, other.name) == ("one", "sent")
+        await session.commit()
+
+
+async def test_a_row_that_is_gone_cannot_be_refreshed(database: Database):
+    async with database.session() as session:
+        one, other = Label(name="one"), Label(name="other")
+        session.add_all([one, other])
+        await session.commit()
+        async with database.session() as elsewhere:
+            await elsewhere.delete(await elsewhere.get_one(Label, other.id), hard=True)
+            await elsewhere.commit()
+        await session.refresh(one)
+        with pytest.raises(InvalidRequestError, match="Could not refresh"):
+            await session.refresh(other)
+        with pytest.raises(InvalidRequestError, match="not persistent"):
+            await session.refresh(Label(name="new"))
