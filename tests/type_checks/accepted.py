@@ -12,6 +12,7 @@ from sqlmodel import Field, Relationship, select
 from catalysis import (
     Database,
     DatabaseDep,
+    DatabaseService,
     ModelWithIdAndTimestamps,
     Session,
     SoftDelete,
@@ -79,6 +80,26 @@ async def sessions(engine: AsyncEngine, database: Database, given: DatabaseDep) 
         return 1
 
     assert_type(await database.transaction(work), int)
+    assert_type(
+        await database.transaction(work, isolation="serializable", nested="savepoint", retries=3), int
+    )
+
+    @database.transactional(retries=3)
+    async def decorated(session: Session, key: UUID, *, name: str = "") -> str:
+        assert_type(session, Session)
+        return name
+
+    assert_type(await decorated(UUID(int=0)), str)
+    assert_type(await decorated(UUID(int=0), name="x"), str)
+
+
+@DatabaseService.transactional(isolation="repeatable read")
+async def counted(session: Session) -> int:
+    return len((await session.exec(select(Task))).all())
+
+
+async def of_the_process() -> None:
+    assert_type(await counted(), int)
 
 
 def keywords(**options: Any) -> Task:

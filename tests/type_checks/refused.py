@@ -7,7 +7,7 @@ Never run; checked by `make check`.
 from sqlalchemy import select as sqlalchemy_select
 from sqlmodel import select
 
-from catalysis import Session
+from catalysis import Database, Session
 from tests.type_checks.accepted import Task
 
 
@@ -34,3 +34,18 @@ def sync_and_async_are_mixed(session: Session) -> None:
 async def the_result_is_taken_for_the_object(session: Session) -> str:
     task = await session.exec(select(Task))
     return task.title  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+
+
+async def a_transaction_is_misused(database: Database) -> None:
+    @database.transactional()
+    async def decorated(session: Session, number: int) -> None: ...
+
+    await decorated(1)
+    await decorated("1")  # pyright: ignore[reportArgumentType]
+    async with database.session() as session:
+        await decorated(session, 1)  # pyright: ignore[reportCallIssue]
+
+    @database.transactional()  # pyright: ignore[reportArgumentType]
+    async def without_a_session(number: int) -> None: ...
+
+    await database.transaction(decorated, isolation="snapshot")  # pyright: ignore[reportArgumentType]
