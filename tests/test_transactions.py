@@ -264,7 +264,9 @@ async def test_a_connection_lost_before_commit_is_replayed(postgres_url: str):
         await database.close()
 
 
-async def test_a_locked_file_is_replayed(tmp_path):
+@pytest.mark.parametrize("rows", [0, 1, 2])
+async def test_a_locked_file_is_replayed(tmp_path, rows: int):
+    """Found by a statement of the work, or by the flush that its commit begins with."""
     settings = DatabaseSettings(url=f"sqlite:///{tmp_path / 'x.db'}", busy_timeout=0.05)
     async with made(settings) as database:
         holding, runs = asyncio.Event(), 0
@@ -279,14 +281,16 @@ async def test_a_locked_file_is_replayed(tmp_path):
         async def work(session: Session) -> None:
             nonlocal runs
             runs += 1
-            await add(session, "waited")
+            session.add_all([Label(name=f"waited {row}") for row in range(rows)])
+            if not rows:
+                await add(session, "waited 0")
 
         held = asyncio.create_task(hold())
         await holding.wait()
         await database.transaction(work, retries=50)
         await held
         assert runs > 1
-        assert await names(database) == ["held", "waited"]
+        assert await names(database) == ["held", "waited 0", "waited 1"][: 1 + max(rows, 1)]
 
 
 async def test_a_snapshot_that_was_overtaken_is_replayed(tmp_path):
@@ -572,6 +576,25 @@ async def test_work_that_commits_is_held_to_one_transaction(database: Database):
     assert runs == 1
     assert await database.transaction(given_up) == "given up"
     assert await names(database) == ["a", "b"]
+
+
+async def test_what_the_work_committed_is_not_done_again(postgres_url: str):
+    async with made(postgres_url) as database:
+        runs = 0
+
+        async def work(session: Session) -> None:
+            nonlocal runs
+            runs += 1
+            session.add(Label(name=f"kept {runs}"))
+            await session.commit()
+            failure, _ = await always_failing(database, retries=0, nested="new")
+            assert failure is not None
+            raise failure
+
+        with pytest.raises(DBAPIError) as caught:
+            await database.transaction(work)
+        assert sqlstate(caught.value) == "40001"
+        assert await names(database) == ["kept 1"]
 
 
 # --- The decorator --------------------------------------------------------------------------------

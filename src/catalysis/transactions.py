@@ -134,10 +134,17 @@ async def run_transaction(database: OpensSessions, work: Work[T], terms: Terms) 
 async def _run_outermost(database: OpensSessions, work: Work[T], terms: Terms) -> T:
     attempt = 0
     while True:
+        session = database.session()
         try:
-            return await _run_once(database, work, terms)
+            async with session:
+                return await _run_once(
+                    Running(database, asyncio.current_task(), session, terms.isolation), work
+                )
         except DBAPIError as failure:
-            if attempt == terms.retries or not is_replayable(failure):
+            was_kept = (
+                session.sync_session.has_committed
+            )  # by the work itself, which then met with another failure
+            if attempt == terms.retries or was_kept or not is_replayable(failure):
                 raise
             attempt += 1
             why = getattr(failure.orig, "sqlstate", None) or type(failure.orig).__name__
@@ -148,23 +155,22 @@ async def _run_outermost(database: OpensSessions, work: Work[T], terms: Terms) -
         await asyncio.sleep(random.uniform(0, bound))  # noqa: S311 - jitter, not a secret
 
 
-async def _run_once(database: OpensSessions, work: Work[T], terms: Terms) -> T:
-    async with database.session() as session:
-        running = Running(database, asyncio.current_task(), session, terms.isolation)
-        # Within `begin` SQLAlchemy refuses what comes after a commit or rollback of the work's own: a second
-        # transaction, which a replay would do twice.
-        async with session.begin():
-            if terms.isolation is not None:
-                await begin_at(session, terms.isolation)
-            token = _running.set((*_running.get(), running))
-            try:
-                result = await work(session)
-            finally:
-                _running.reset(token)
-            running.check_whole()
-            if session.in_transaction():
-                await session.commit()
-        return result
+async def _run_once(running: Running, work: Work[T]) -> T:
+    session = running.session
+    # Within `begin` SQLAlchemy refuses what comes after a commit or rollback of the work's own: it would be a second
+    # transaction.
+    async with session.begin():
+        if running.isolation is not None:
+            await begin_at(session, running.isolation)
+        token = _running.set((*_running.get(), running))
+        try:
+            result = await work(session)
+        finally:
+            _running.reset(token)
+        running.check_whole()
+        if session.in_transaction():
+            await session.commit()
+    return result
 
 
 async def _run_joined(outer: Running, work: Work[T]) -> T:

@@ -40,6 +40,9 @@ def outcome_unknown(error: BaseException) -> CommitOutcomeUnknown:
     return CommitOutcomeUnknown(None, None, error)
 
 
+_KEPT = (SessionTransactionState.COMMITTED, SessionTransactionState.CLOSED)
+
+
 class CommittingTransaction(SessionTransaction):
     """A session's outermost transaction: its `commit` says when it cannot know the outcome."""
 
@@ -64,6 +67,13 @@ class CommittingTransaction(SessionTransaction):
             raise outcome_unknown(error) from error
         finally:
             self.is_committing = False
+            if self._state in _KEPT:  # also where a listener to `after_commit` raised
+                self._of.has_committed = True
+
+    @property
+    def _of(self) -> "CommittingSession":
+        session: Any = self.session
+        return session
 
     def _abandon_commits(self, error: BaseException) -> bool:
         """Close the connections that COMMIT was sent on; whether there are any."""
@@ -81,6 +91,9 @@ class CommittingTransaction(SessionTransaction):
 
 class CommittingSession(SyncSession):
     """A synchronous session whose transactions are `CommittingTransaction`s."""
+
+    has_committed = False
+    """Whether a transaction of it has been committed, so that what it did must not be done again."""
 
     def _autobegin_t(self, begin: bool = False) -> SessionTransaction:
         """As the parent, whose every outermost transaction is made here."""
