@@ -15,17 +15,17 @@ from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlmodel import select
+from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
 from tests.proxy import counted
 from tests.servers import PostgresServer
 
-from bench import loading
+from bench import loading, writing
 from bench.contenders.alchemy import ORM, Core
 from bench.contenders.drivers import Aiosqlite, Asyncpg
 from bench.contenders.peers import Piccolo, TortoiseORM
 from bench.contenders.sessions import Sessions
-from bench.models import Task, TaskDTO, fill
+from bench.models import TASKS, Task, TaskDTO, fill
 from bench.operations import OPERATIONS, Contender, Keys, Operation
 from catalysis import Database, Session, watch_queries
 from catalysis.integrations.asgi import ManagedScope
@@ -48,7 +48,8 @@ async def keys_of(engine: AsyncEngine) -> Keys:
     """Rows from the middle, so that nobody is favoured."""
     async with AsyncSession(engine) as session:
         tasks = (await session.scalars(select(Task).order_by(Task.number).offset(5_000).limit(64))).all()
-        return Keys(tasks[0].id, [task.id for task in tasks], tasks[0].user_id)
+        first = tasks[0]
+        return Keys(first.id, [task.id for task in tasks], first.user_id, first.category_id)
 
 
 async def check(operation: Operation, contenders: list[Contender], keys: Keys) -> None:
@@ -103,6 +104,43 @@ async def relationships(pool: Any, engine: AsyncEngine, console: Console) -> dic
         for kind, title in loading.TITLES.items()
     }
     console.print(loading.table_of(report))
+    return report
+
+
+async def writes(
+    engine: AsyncEngine, by_hand: dict[str, Any], keys: Keys, console: Console
+) -> dict[str, Any]:
+    """What writing costs; the rows that are new are deleted in between."""
+    ways = {
+        "by hand": by_hand,
+        "Catalysis": writing.by_session(lambda: Session(engine, expire_on_commit=False), Task, keys),
+        "SQLModel": writing.by_session(
+            lambda: SQLModelSession(engine, expire_on_commit=False), writing.StockTask, keys
+        ),
+    }
+    table = Table("operation", "by hand", "Catalysis", "SQLModel", title=f"writing on {engine.dialect.name}")
+    report: dict[str, Any] = {}
+    for kind, title in writing.TITLES.items():
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range((200 if kind == "one" else 25) + WARM_UP):
+            async with AsyncSession(engine) as session:
+                await session.execute(delete(Task).where(col(Task.number) >= TASKS))
+                await session.commit()
+            for name in [*ways][turn % len(ways) :] + [*ways][: turn % len(ways)]:
+                if kind != "one":
+                    gc.collect()
+                started = time.perf_counter()
+                await ways[name][kind]()
+                if turn >= WARM_UP:
+                    times[name].append(time.perf_counter() - started)
+        medians = report[title] = {name: statistics.median(each) for name, each in times.items()}
+        base = medians["by hand"]
+        table.add_row(
+            title,
+            f"{base * 1e6:,.0f} µs",
+            *[f"{medians[name] / base:.2f}" for name in ("Catalysis", "SQLModel")],
+        )
+    console.print(table)
     return report
 
 
@@ -183,6 +221,8 @@ async def on_postgres(chosen: list[Operation], console: Console) -> dict[str, An
         keys = await keys_of(engine)
         report = await compare("PostgreSQL", contenders, keys, chosen, console)
         report["relationships"] = await relationships(contenders[0].pool, engine, console)
+        by_hand = writing.by_asyncpg(contenders[0].pool, keys)
+        report["writing"] = await writes(engine, by_hand, keys, console)
         report["scope"] = await scope_costs(engine, keys, console)
         report["round trips"] = await round_trips(server.url(), keys, chosen, console)
         for contender in contenders:
@@ -200,7 +240,10 @@ async def on_sqlite(chosen: list[Operation], console: Console) -> dict[str, Any]
         await fill(database)
         contenders: list[Contender] = [await Aiosqlite.open(str(path))]
         contenders += session_contenders(database.engine)
-        report = await compare("SQLite", contenders, await keys_of(database.engine), chosen, console)
+        keys = await keys_of(database.engine)
+        report = await compare("SQLite", contenders, keys, chosen, console)
+        by_hand = writing.by_aiosqlite(contenders[0].connection, keys)
+        report["writing"] = await writes(database.engine, by_hand, keys, console)
         for contender in contenders:
             await contender.close()
         await database.close()

@@ -14,6 +14,7 @@ class Keys:
     many: Sequence[UUID]
     """64 of them."""
     user: UUID
+    category: UUID
 
 
 class Contender(Protocol):

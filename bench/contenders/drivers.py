@@ -98,7 +98,7 @@ def _other(row: Any) -> dict[str, Any]:
     }
 
 
-def _task(row: Any) -> dict[str, Any]:
+def task_of(row: Any) -> dict[str, Any]:
     key, created, updated, deleted, title, number, done, user, category = row
     return {
         "id": UUID(key),
@@ -132,19 +132,19 @@ class Aiosqlite:
     async def _get(self, key: UUID) -> Any:
         async with self.connection.execute(ONE.replace("$1", "?"), (key.hex,)) as cursor:
             row = await cursor.fetchone()
-        return None if row is None else _task(row)
+        return None if row is None else task_of(row)
 
     async def one(self, keys: Keys) -> Any:
         return await self._get(keys.one)
 
     async def twenty(self, keys: Keys) -> Any:
-        return [_task(row) for row in await self._all(TWENTY, keys.user.hex)]
+        return [task_of(row) for row in await self._all(TWENTY, keys.user.hex)]
 
     async def thousand(self, keys: Keys) -> Any:
-        return [_task(row) for row in await self._all(THOUSAND)]
+        return [task_of(row) for row in await self._all(THOUSAND)]
 
     async def with_two(self, keys: Keys) -> Any:
-        found = [(_task(row[:9]), _other(row[9:14]), _other(row[14:])) for row in await self._all(WITH_TWO)]
+        found = [(task_of(row[:9]), _other(row[9:14]), _other(row[14:])) for row in await self._all(WITH_TWO)]
         return [(task, user["name"], category["name"]) for task, user, category in found]
 
     async def with_children(self, keys: Keys) -> Any:
@@ -153,7 +153,7 @@ class Aiosqlite:
         sql = f"SELECT {TASK} FROM bench_task WHERE user_id IN ({places})"
         children: dict[Any, list[Any]] = {user["id"]: [] for user in users}
         for row in await self._all(sql, *[user["id"].hex for user in users]):
-            task = _task(row)
+            task = task_of(row)
             children[task["user_id"]].append(task)
         return [(user["name"], children[user["id"]]) for user in users]
 
