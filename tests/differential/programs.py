@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from sqlalchemy import Row, delete, insert, inspect, update
 from sqlalchemy.exc import IntegrityError, MissingGreenlet, OperationalError
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import InstanceState, joinedload, selectinload
 from sqlalchemy.orm.exc import StaleDataError
 
 from catalysis.soft_delete import ONLY_UNMARKED
@@ -142,16 +142,14 @@ class Player:
     def normal(self, value: Any) -> Any:
         if isinstance(value, (tuple, Row)):
             return tuple(self.normal(each) for each in value)
-        if inspect(value, raiseerr=False) is not None and not isinstance(value, type):
+        if is_instance(value):
             return describe(value)
         return value if isinstance(value, (int, str, float, type(None), enum.Enum)) else repr(value)
 
     def keep_rows(self, rows: list[Any]) -> Any:
         for row in rows:
             for value in row if isinstance(row, (tuple, Row)) else (row,):
-                if inspect(value, raiseerr=False) is not None and all(
-                    value is not each for each in self.kept
-                ):
+                if is_instance(value) and all(value is not each for each in self.kept):
                     self.keep(value)
         return [self.normal(tuple(row) if isinstance(row, (tuple, Row)) else row) for row in rows]
 
@@ -332,6 +330,10 @@ def kind_of(error: BaseException) -> str:
     return "MissingGreenlet" if isinstance(error, MissingGreenlet) else type(error).__name__
 
 
+def is_instance(value: Any) -> bool:
+    return isinstance(inspect(value, raiseerr=False), InstanceState)
+
+
 def key_of(instance: Any) -> Any:
     state: Any = inspect(instance)
     return state.identity or tuple(state.dict.get(each.key) for each in state.mapper.primary_key)
@@ -366,9 +368,9 @@ def describe(instance: Any) -> Any:
 
 
 def _flat(value: Any) -> Any:
-    if isinstance(value, (list, set)):
+    if isinstance(value, (list, set)) and all(is_instance(each) for each in value):
         keys = [(type(each).__name__, str(key_of(each))) for each in value]
         return keys if isinstance(value, list) else sorted(keys)
-    if inspect(value, raiseerr=False) is not None and not isinstance(value, type):
+    if is_instance(value):
         return type(value).__name__, str(key_of(value))
     return repr(value)

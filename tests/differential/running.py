@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 import asyncpg
 from hypothesis import assume
 from sqlalchemy import create_engine, select, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session as SyncSession
 
@@ -71,6 +72,8 @@ class Subject:
 class OnSqlite:
     """Runs programs on a copy of one file, each in a loop of its own."""
 
+    only_ours = None
+
     def __init__(self, subject: Subject, name: str) -> None:
         self.subject = subject
         self.name = name
@@ -95,10 +98,13 @@ class OnSqlite:
 class OnPostgres:
     """Runs programs on one PostgreSQL database, which is filled anew from a copy before each."""
 
+    only_ours = re.compile(r"StaleDataError.*expected to update ([2-9]|\d\d+) row")
+    """The one difference that is intended: SQLAlchemy does not count the rows of an executemany on asyncpg."""
+
     def __init__(self, subject: Subject, url: str) -> None:
         self.subject = subject
         self.url = url
-        quote = postgresql.dialect().identifier_preparer.quote
+        quote = asyncpg_dialect.dialect().identifier_preparer.quote
         self.tables = {quote(each.name): quote(f"copy_{each.name}") for each in subject.tables}
         columns = {
             quote(table.name): ", ".join(quote(each.name) for each in table.columns if not each.computed)
@@ -145,11 +151,14 @@ def check(run: Any, program: list[Step], expire: bool) -> None:
     if stock != ours:
         # SQLAlchemy's unit of work walks sets, so that a program may end in more than one way on stock itself.
         assume(all(run("stock", AsyncSession, program, expire) == stock for _ in range(6)))
-    compare(program, stock, ours)
+    compare(program, stock, ours, run.only_ours)
 
 
-def compare(program: list[Step], one: Any, two: Any) -> None:
+def compare(program: list[Step], one: Any, two: Any, only_ours: re.Pattern[str] | None = None) -> None:
+    """Compare two traces, and what each left; as far as ours fails where that is intended."""
     for number, (stock, ours) in enumerate(zip(one[0], two[0], strict=True)):
+        if only_ours is not None and len(ours) > 1 and only_ours.search(str(ours[1])):
+            return
         difference = first_difference(stock, ours)
         assert difference is None, f"step {number} of {program}: {difference}"
     assert one[1] == two[1], f"after {program}: {first_difference(one[1], two[1])}"

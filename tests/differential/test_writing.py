@@ -1,0 +1,119 @@
+"""Whatever a program writes through stock `AsyncSession` it writes through `Session`, and fails alike on the way."""
+
+import asyncio
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import dependency, identity, unitofwork
+from sqlalchemy.orm import session as sessions
+from sqlalchemy.util import OrderedSet, topological
+
+from catalysis import Session
+from tests.conftest import fresh_postgres_url
+from tests.differential.programs import Step
+from tests.differential.running import OnPostgres, OnSqlite, Subject, check, compare, one_by_one
+from tests.differential.writing_models import Base, counted, rows
+from tests.differential.writing_programs import Writer, programs
+
+
+@contextmanager
+def determined() -> Iterator[None]:
+    """One order of flushing, and instances that go when they do on the other side.
+
+    SQLAlchemy walks sets of what it flushes; its own tests replace those too (`--reversetop`).  Which statement
+    of a flush fails first, and what has been written until then, is chance otherwise.
+    """
+    with ExitStack() as replaced:
+        for module in (sessions, unitofwork, identity, dependency, topological):
+            replaced.enter_context(mock.patch.object(module, "set", OrderedSet, create=True))
+        replaced.enter_context(counted())
+        gc.disable()
+        try:
+            yield
+        finally:
+            gc.enable()
+
+
+def set_up(engine: Any) -> None:
+    if engine.dialect.name == "sqlite":
+
+        @event.listens_for(engine, "connect")
+        def connected(connection: Any, record: Any) -> None:
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA synchronous = OFF")
+
+
+WRITING = Subject(Base, rows, Writer, determined, set_up)
+run_on_sqlite = OnSqlite(WRITING, "writing")
+
+FOUND: list[list[Step]] = []
+"""Programs on which the two once differed."""
+
+
+@pytest.mark.parametrize("number", range(len(FOUND)))
+@pytest.mark.parametrize("expire", [True, False])
+def test_differences_that_were_found(number: int, expire: bool):
+    stock = run_on_sqlite("stock", AsyncSession, FOUND[number], expire)
+    compare(FOUND[number], stock, run_on_sqlite("ours", one_by_one, FOUND[number], expire))
+
+
+quick = settings(
+    max_examples=150,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],  # shrinking would take hours
+)
+long = settings(
+    quick,
+    derandomize=False,
+    max_examples=int(os.environ.get("CATALYSIS_PROGRAMS", "5000")),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+
+
+@quick
+@given(programs, st.booleans())
+def test_programs_on_sqlite(program: list[Step], expire: bool):
+    check(run_on_sqlite, program, expire)
+
+
+@pytest.mark.long
+@long
+@given(programs, st.booleans())
+def test_many_programs_on_sqlite(program: list[Step], expire: bool):
+    check(run_on_sqlite, program, expire)
+
+
+@pytest.mark.long
+def test_many_programs_on_postgres():
+    run = OnPostgres(WRITING, asyncio.run(fresh_postgres_url()))
+
+    @long
+    @given(programs, st.booleans())
+    def programs_on_postgres(program: list[Step], expire: bool):
+        check(run, program, expire)
+
+    programs_on_postgres()
+
+
+def test_a_difference_is_seen():
+    """A session that sends nothing at a flush is found out, and one that is late with what the database made."""
+
+    class Mute(Session):
+        async def flush(self, objects: Any = None) -> None:
+            pass
+
+    program: list[Step] = [("about", 0, -1), ("make", 0, 0, 4, 0), ("flush",), ("rollback",)]
+    stock = run_on_sqlite("stock", AsyncSession, program, False)
+    assert run_on_sqlite("ours", one_by_one, program, False) == stock
+    assert run_on_sqlite("ours", Mute, program, False) != stock
