@@ -60,7 +60,11 @@ class UnsavedWork:
     def flushed(self, session: Session) -> None:
         """Note the objects of a flush that was just sent."""
         self._note_each(session.new, "new")
-        self._note_each((each for each in session.dirty if _has_changed(each)), "changed")
+        changed = iter(session.dirty)
+        while len(self.first) < SHOWN and (each := next(changed, None)) is not None:
+            if _has_changed(each):
+                self.note(describe(each, "changed"))
+        self.count += sum(1 for _ in changed)  # the others are not looked at: a flush may be of many
         self._note_each(session.deleted, "deleted")
 
     def written_by(self, executing: ORMExecuteState) -> str | None:

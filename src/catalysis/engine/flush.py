@@ -58,7 +58,8 @@ def _connect(session: HookedSession, flush: NativeFlush, mapper: Any) -> Any:
     if reason is not None:
         return sqlalchemys(reason)
     alone = flush.is_alone and ends_with_flush(session, bind) and not engine_hears_begin(bind.engine)
-    return Gateway(bind.engine, _Sender(flush, mapper, bind, alone).send, sqlalchemys)
+    send = _Sender(flush, mapper, bind, alone).send
+    return Gateway(bind.engine, send, sqlalchemys, versioned=mapper.version_id_col is not None)
 
 
 class _Sender:
@@ -112,7 +113,7 @@ class _Sender:
                 dialect=self._engine.dialect,
                 in_transaction=lent.held is not None,
                 returns=write.returns,
-                is_insert=write.is_insert,
+                counts=write.counts,
             )
         except Exception as error:
             if ended is not None:

@@ -209,6 +209,19 @@ def bound_values(binds: Sequence[Bind], given: Sequence[Any]) -> list[Any]:
     return values
 
 
+def compiled_with(statement: Any, engine: Any, columns: list[str], many: bool, cache: Any) -> Any:
+    """An INSERT compiled for these columns, from SQLAlchemy's cache where it is there."""
+    compiled, *_ = statement._compile_w_cache(
+        dialect=engine.dialect,
+        compiled_cache=cache,
+        column_keys=columns,
+        for_executemany=many,
+        schema_translate_map=None,
+        linting=engine.dialect.compiler_linting | WARN_LINTING,
+    )
+    return compiled
+
+
 # --- SQLAlchemy's execution context over rows that we fetch ---------------------------------------
 
 

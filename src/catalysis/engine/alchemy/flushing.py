@@ -14,8 +14,10 @@ from sqlalchemy import Engine
 from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.orm import unitofwork
 from sqlalchemy.sql.compiler import WARN_LINTING
+from sqlalchemy.util import topological
 
 from catalysis.engine.alchemy.compiling import detached_connection, fetched_from
+from catalysis.engine.alchemy.saving import save_new
 from catalysis.models import OWN_MAPPER_HOOKS
 
 _private: Any = unitofwork
@@ -41,7 +43,8 @@ class Write(NamedTuple):
     """The driver's parameters, row by row."""
     returns: bool
     """Whether it has a RETURNING, of one row for each."""
-    is_insert: bool
+    counts: bool
+    """Whether the unit of work looks at how many rows were changed."""
 
 
 _UnitOfWork: type[Any] = _private.UOWTransaction
@@ -72,6 +75,26 @@ class NativeFlush(_UnitOfWork):
     def own_connection(self, mapper: Any) -> Any:
         """The session's own, with a transaction begun on it."""
         return self._begun.connection(mapper)
+
+    def execute(self) -> None:
+        """As the parent, but for the new rows of plain classes, which we bind ourselves."""
+        actions: Any = sorted(self._generate_actions(), key=lambda action: action.sort_key)
+        if self.cycles:
+            for subset in topological.sort_as_subsets(self.dependencies, actions):
+                left: Any = set(subset)
+                while left:
+                    left.pop().execute_aggregate(self, left)
+        else:
+            for action in topological.sort(self.dependencies, actions):
+                if not (type(action) is _private._SaveUpdateAll and self._saves_new(action.mapper)):
+                    action.execute(self)
+
+    def _saves_new(self, mapper: Any) -> bool:
+        gateway = self.connection(mapper)
+        if not isinstance(gateway, Gateway):
+            return False
+        states = list(self.states_for_mapper_hierarchy(mapper, False, False))
+        return save_new(states, mapper, self.session.identity_map, gateway.engine, gateway.insert)
 
     def finalize_flush_changes(self) -> None:
         """As the parent; the session is told of what has been written."""
@@ -125,12 +148,17 @@ class Gateway:
     """Stands for a connection inside a flush."""
 
     def __init__(
-        self, engine: Engine, send: Callable[[Write], Written | None], fall_back: Callable[[str], Any]
+        self,
+        engine: Engine,
+        send: Callable[[Write], Written | None],
+        fall_back: Callable[[str], Any],
+        *,
+        versioned: bool,
     ) -> None:
         """`send` sends and waits, or gives None if it cannot; `fall_back(reason)` gives SQLAlchemy's own connection."""
         self.engine = engine
         self.dialect = _counting(engine.dialect)
-        self._send, self._fall_back = send, fall_back
+        self._send, self._fall_back, self._versioned = send, fall_back, versioned
 
     def execute(
         self, statement: Any, parameters: Any = None, *, execution_options: Mapping[str, Any] = {}
@@ -140,11 +168,16 @@ class Gateway:
         context, reason = self._context(statement, rows, execution_options)
         if context is not None:
             returns = bool(context.compiled.effective_returning)
-            written = self._send(Write(context.statement, context.parameters, returns, context.isinsert))
+            counts = context.isupdate or (context.isdelete and self._versioned)
+            written = self._send(Write(context.statement, context.parameters, returns, counts))
             if written is not None:
                 return _result(context, written)
         own = self._fall_back(reason)
         return own.execute(statement, parameters, execution_options=execution_options)
+
+    def insert(self, sql: str, rows: list[Any]) -> bool:
+        """Send rows that are bound already; False if only SQLAlchemy can use the connection."""
+        return self._send(Write(sql, rows, returns=False, counts=False)) is not None
 
     def _context(self, statement: Any, rows: list[Any], options: Mapping[str, Any]) -> tuple[Any, str]:
         """SQLAlchemy's context of the execution, with values bound, or None; and why it would have to execute it."""

@@ -161,6 +161,20 @@ class HookedSession(CommittingSession):
         self.has_executed(before, rows=getattr(answer, "rowcount", None), failed=False)
         return once_each(answer)
 
+    def _save_or_update_state(self, state: Any) -> None:
+        """As the parent, which cascades along every relationship; an instance that has none has nothing to cascade."""
+        relations = state.mapper.relationships._data.keys()
+        if (
+            relations.isdisjoint(state.dict)
+            and relations.isdisjoint(state.committed_state)
+            and not state._pending_mutations
+        ):
+            private: Any = self
+            state._orphaned_outside_of_session = False
+            private._save_or_update_impl(state)
+        else:
+            super()._save_or_update_state(state)
+
     def _identity_lookup(self, *args: Any, **kwargs: Any) -> Any:
         """Every lookup by key passes here: `get`, and the lazy load of a many-to-one."""
         found: Any = super()._identity_lookup(*args, **kwargs)

@@ -95,10 +95,10 @@ class AsyncpgDriver:
         dialect: Any,
         in_transaction: bool,
         returns: bool,
-        is_insert: bool,
+        counts: bool,
     ) -> Answer:
         """See `Driver`; what goes for many rows is pipelined."""
-        counted = len(rows) > 1 and not (returns or is_insert)
+        counted = counts and len(rows) > 1 and not returns
         if counted:
             sql += " RETURNING 1"
         if in_transaction:

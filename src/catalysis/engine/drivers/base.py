@@ -81,12 +81,12 @@ class Driver(Protocol):
         dialect: Any,
         in_transaction: bool,
         returns: bool,
-        is_insert: bool,
+        counts: bool,
     ) -> Answer:
         """Run one INSERT, UPDATE or DELETE for each of the rows of parameters, in as few round trips as it can.
 
-        With `returns` the answer has what RETURNING gave, in the order of the rows.  The rows changed are counted,
-        but for an INSERT of many.  Outside a transaction it commits by itself, and all or nothing of it.
+        With `returns` the answer has what RETURNING gave, in the order of the rows; with `counts` it has the number of
+        rows changed.  Outside a transaction it commits by itself, and all or nothing of it.
 
         Raises:
             Exception: whatever the driver raises, untranslated.

@@ -132,7 +132,7 @@ class SqliteDriver:
         dialect: Any,
         in_transaction: bool,
         returns: bool,
-        is_insert: bool,
+        counts: bool,
     ) -> Answer:
         """See `Driver`."""
         database = driver_connection(connection)

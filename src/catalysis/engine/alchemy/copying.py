@@ -1,0 +1,69 @@
+"""What SQLAlchemy would do with the rows of an INSERT, told so that COPY may do the same."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Column, types
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.elements import quoted_name
+from sqlalchemy.sql.schema import CallableColumnDefault
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+_KNOWN = (
+    types.String,
+    types.Integer,
+    types.Numeric,
+    types.Boolean,
+    types.Date,
+    types.DateTime,
+    types.Time,
+    types.Interval,
+    types.Uuid,
+    types.LargeBinary,
+    types.JSON,
+)
+"""Types whose values are the driver's parameters as their bind processors leave them; with all their subclasses."""
+
+
+def hears_statements(session: Any) -> bool:
+    """Whether somebody but us listens to the session's statements, who may want to change them."""
+    return len(session.dispatch.do_orm_execute) > getattr(session, "own_statement_hooks", 0)
+
+
+def cast_of(column: Column[Any], dialect: Dialect) -> str | None:
+    """The type that an INSERT casts the column's parameter to, in SQL; None if a value is more than a parameter."""
+    kind = column.type.dialect_impl(dialect)
+    while isinstance(kind, TypeDecorator):
+        if type(kind).bind_expression is not TypeDecorator.bind_expression:
+            return None
+        kind = kind.type_engine(dialect).dialect_impl(dialect)
+    items: TypeEngine[Any] = kind
+    if isinstance(kind, types.ARRAY):
+        items = kind.item_type
+    plain = isinstance(items, _KNOWN) and type(kind).bind_expression is TypeEngine.bind_expression
+    return kind.compile(dialect=dialect) if plain else None
+
+
+def processor_of(column: Column[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    """What turns a value of the column into the driver's parameter; None for one that is it already."""
+    return column.type.dialect_impl(dialect).bind_processor(dialect)
+
+
+def maker_of(default: CallableColumnDefault) -> Callable[[], Any] | None:
+    """The function of a column's default; None if it looks at the statement that it is for.
+
+    SQLAlchemy wraps those that take no context in a function of its own, and leaves the others as they are.
+    """
+    wrapper: Any = default.arg
+    if getattr(wrapper, "__code__", None) is not _WRAPPER.__code__:
+        return None
+    return lambda: wrapper(None)
+
+
+_WRAPPER: Any = CallableColumnDefault(lambda: None).arg
+
+
+def exact_name(name: str, dialect: Dialect) -> str | None:
+    """The name as the database has it; None where that is for the database to say."""
+    folds = isinstance(name, quoted_name) and name.quote is False and name != name.lower()
+    return None if folds or dialect.name != "postgresql" else str(name)
