@@ -3,9 +3,10 @@
 Nothing is committed here.  After a failure the transaction holds the chunks before it: roll back, or wrap the call
 in `session.begin_nested()` to keep what came earlier.
 
-A chunk is one call of the driver's `executemany`, measured as the quickest on both drivers.  It pipelines, has no
-bound on parameters, and lets a row of an upsert repeat the key of an earlier one.  Only ids that the database makes
-need a VALUES list with RETURNING, which SQLAlchemy cuts to the driver's bound.
+A chunk to insert is one COPY where nothing has to come back and COPY does what the INSERT would (`copying.py`).
+Otherwise it is one call of the driver's `executemany`.  It pipelines, has no bound on parameters, and lets a row of an
+upsert repeat the key of an earlier one.  Only ids that the database makes need a VALUES list with RETURNING, which
+SQLAlchemy cuts to the driver's bound.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
@@ -16,15 +17,21 @@ from typing import Any, Literal, TypeAlias, overload
 
 from sqlalchemy import insert
 from sqlalchemy import update as update_statement
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalysis.errors import BulkError
+from catalysis.tools.changed import ChangedInstances
 from catalysis.tools.conflict import ConflictKey, Key, find_key
+from catalysis.tools.copying import Copier
+from catalysis.tools.refusals import copied_line
 from catalysis.tools.rows import Row, RowCompleter, RowReader, Rows, in_chunks
 
 Progress: TypeAlias = Callable[[int], object]
 """Told the number of rows so far after each chunk; a coroutine function is awaited."""
+
+Write: TypeAlias = Callable[[list[Row]], Awaitable[Sequence[Any]]]
+"""Writes one chunk of rows and returns their ids, or nothing."""
 
 CHUNK_SIZE = 1000
 
@@ -73,7 +80,16 @@ async def bulk_insert(
         DBAPIError: the database refused; SQLAlchemy's own error, with the numbers of the rows added.
     """
     reader = RowReader("bulk_insert", model)
-    completer = RowCompleter(reader)
+    write = insert_writer(session, reader, RowCompleter(reader), returning=returning)
+    done, ids = await _write_chunks(reader, rows, write, chunk_size, on_progress)
+    return ids if returning else done
+
+
+def insert_writer(
+    session: AsyncSession, reader: RowReader, completer: RowCompleter, *, returning: bool = False
+) -> Write:
+    """What inserts one chunk, and returns its ids if they are asked for."""
+    model, copier = reader.model, Copier(session, reader)
     statement: Any = insert(model)
     with_ids = statement.returning(*(getattr(model, k) for k in reader.key), sort_by_parameter_order=True)
 
@@ -81,13 +97,13 @@ async def bulk_insert(
         values = [completer.complete(row) for row in chunk]
         ids = [_id(reader, row) for row in values] if returning else []
         if all(known is not None for known in ids):
-            await session.execute(statement, values, execution_options=_COMPLETE)
+            if not await copier.write(values):
+                await session.execute(statement, values, execution_options=_COMPLETE)
             return ids
         result = await session.execute(with_ids, values, execution_options=_COMPLETE)
         return [_scalar(tuple(row)) for row in result]
 
-    done, ids = await _write_chunks(reader, rows, write, chunk_size, on_progress)
-    return ids if returning else done
+    return write
 
 
 @overload
@@ -141,10 +157,25 @@ async def upsert(
         DBAPIError: as in `bulk_insert`.
     """
     reader = RowReader("upsert", model)
-    completer = RowCompleter(reader)
     unique = find_key(reader, key, session.get_bind(model).dialect)
-    kept = {*unique.attributes, *reader.key}
     overwritten = None if update is None else reader.known("update", update)
+    completer = RowCompleter(reader)
+    write = upsert_writer(session, reader, completer, unique, overwritten, returning=returning)
+    done, ids = await _write_chunks(reader, rows, write, chunk_size, on_progress)
+    return ids if returning else done
+
+
+def upsert_writer(
+    session: AsyncSession,
+    reader: RowReader,
+    completer: RowCompleter,
+    unique: ConflictKey,
+    overwritten: frozenset[str] | None = None,
+    *,
+    returning: bool = False,
+) -> Write:
+    """What inserts or updates one chunk, and returns its ids if they are asked for."""
+    kept = {*unique.attributes, *reader.key}
 
     def changes(row: Row) -> frozenset[str]:
         return row.given - kept if overwritten is None else overwritten
@@ -157,8 +188,7 @@ async def upsert(
             await session.execute(unique.insert(reader, changed), values, execution_options=_COMPLETE)
         return await _ids(session, reader, unique, chunk) if returning else ()
 
-    done, ids = await _write_chunks(reader, rows, write, chunk_size, on_progress)
-    return ids if returning else done
+    return write
 
 
 async def bulk_update(
@@ -174,32 +204,44 @@ async def bulk_update(
     A key that is not in the table changes nothing and is no error.  `onupdate` columns are set.  Objects of the
     session get what the rows give, but not what `onupdate` gives.
 
+    A row may also be a persistent instance of this session: what is changed on it and not flushed is sent, columns
+    only, and counts as saved afterwards; `onupdate` values are set on it too, or expired where the database makes
+    them.  If the statement fails it is as unsaved as before.  Changed relationships stay for the flush.  Each chunk
+    is followed by one SELECT that counts the rows of its instances.
+
     Raises:
-        BulkError: a row has an unknown key or lacks its primary key.
+        BulkError: a row has an unknown key or lacks its primary key, or is an instance that only a flush can save.
+        StaleDataError: (SQLAlchemy's) the row of an instance is gone.
         DBAPIError: as in `bulk_insert`.
     """
     reader = RowReader("bulk_update", model)
+    changed = ChangedInstances(session, reader)
     wanted = frozenset(reader.key)
 
     async def write(chunk: list[Row]) -> Sequence[Any]:
         for row in chunk:
             _require(reader, row, reader.key, none_too=True)
-        values = [{name: row.values[name] for name in row.given | wanted} for row in chunk]
-        await session.execute(update_statement(model), values)
+        values = [{name: row.values[name] for name in row.given | wanted} for row in chunk if row.given]
+        async with changed.saved(chunk[0].number, chunk[-1].number):
+            if values:
+                await session.execute(update_statement(model), values)
         return ()
 
-    done, _ = await _write_chunks(reader, rows, write, chunk_size, on_progress)
+    done, _ = await _write_chunks(reader, rows, write, chunk_size, on_progress, read=changed.read)
     return done
 
 
 async def _write_chunks(
     reader: RowReader,
     rows: Rows,
-    write: Callable[[list[Row]], Awaitable[Sequence[Any]]],
+    write: Write,
     chunk_size: int,
     on_progress: Progress | None,
+    *,
+    read: Callable[[int, Any], Row] | None = None,
 ) -> tuple[int, list[Any]]:
     """Read, write and tell, chunk by chunk; returns the number of rows and what `write` returned for them."""
+    read = read or reader.read
     if chunk_size < 1:
         raise BulkError(
             f"{reader.operation} {reader.model.__name__}: chunk_size is {chunk_size}; give 1 or more."
@@ -209,9 +251,9 @@ async def _write_chunks(
     async with aclosing(in_chunks(rows, chunk_size)) as chunks:
         async for chunk in chunks:
             first, last = done + 1, done + len(chunk)
-            read = [reader.read(number, row) for number, row in enumerate(chunk, first)]
-            with _naming_rows(reader, first, last):
-                ids += await write(read)
+            numbered = [read(number, row) for number, row in enumerate(chunk, first)]
+            with naming_rows(reader, first, last):
+                ids += await write(numbered)
             done = last
             if on_progress is not None and isawaitable(told := on_progress(done)):
                 await told
@@ -219,12 +261,15 @@ async def _write_chunks(
 
 
 @contextmanager
-def _naming_rows(reader: RowReader, first: int, last: int) -> Generator[None]:
+def naming_rows(reader: RowReader, first: int, last: int) -> Generator[None]:
+    """Tell which rows a refusal of the database is about: one, where it says which."""
     try:
         yield
     except StatementError as failure:
         failure.hide_parameters = True  # a thousand rows of the caller's data do not belong in a log
-        failure.add_detail(f"{reader.operation} {reader.model.__name__}: in rows {first} to {last}")
+        line = copied_line(failure) if isinstance(failure, DBAPIError) else None
+        where = f"rows {first} to {last}" if line is None else f"row {first + line - 1}"
+        failure.add_detail(f"{reader.operation} {reader.model.__name__}: in {where}")
         raise
 
 

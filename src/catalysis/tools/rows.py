@@ -179,6 +179,11 @@ class RowCompleter:
             else:
                 self._required.append(key)
 
+    @property
+    def required(self) -> frozenset[str]:
+        """The attributes that every row must have a value for."""
+        return frozenset(self._required)
+
     def complete(self, row: Row) -> dict[str, Any]:
         """The values to insert; what is left out is the column's default to make.
 

@@ -1,7 +1,8 @@
 """What SQLAlchemy would do with the rows of an INSERT, told so that COPY may do the same."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from sqlalchemy import Column, types
 from sqlalchemy.engine import Dialect
@@ -32,16 +33,22 @@ def hears_statements(session: Any) -> bool:
 
 def cast_of(column: Column[Any], dialect: Dialect) -> str | None:
     """The type that an INSERT casts the column's parameter to, in SQL; None if a value is more than a parameter."""
-    kind = column.type.dialect_impl(dialect)
+    kind: Any = column.type.dialect_impl(dialect)
     while isinstance(kind, TypeDecorator):
-        if type(kind).bind_expression is not TypeDecorator.bind_expression:
+        if _class_of(kind).bind_expression is not _DECORATOR.bind_expression:
             return None
         kind = kind.type_engine(dialect).dialect_impl(dialect)
-    items: TypeEngine[Any] = kind
-    if isinstance(kind, types.ARRAY):
-        items = kind.item_type
-    plain = isinstance(items, _KNOWN) and type(kind).bind_expression is TypeEngine.bind_expression
+    items: Any = cast("Any", kind).item_type if isinstance(kind, types.ARRAY) else kind
+    plain = isinstance(items, _KNOWN) and _class_of(kind).bind_expression is _ENGINE.bind_expression
     return kind.compile(dialect=dialect) if plain else None
+
+
+def _class_of(kind: Any) -> Any:
+    return cast("Any", type(kind))
+
+
+_ENGINE: Any = TypeEngine
+_DECORATOR: Any = TypeDecorator
 
 
 def processor_of(column: Column[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
@@ -55,12 +62,15 @@ def maker_of(default: CallableColumnDefault) -> Callable[[], Any] | None:
     SQLAlchemy wraps those that take no context in a function of its own, and leaves the others as they are.
     """
     wrapper: Any = default.arg
-    if getattr(wrapper, "__code__", None) is not _WRAPPER.__code__:
-        return None
-    return lambda: wrapper(None)
+    return partial(wrapper, None) if getattr(wrapper, "__code__", None) in _WRAPPERS else None
 
 
-_WRAPPER: Any = CallableColumnDefault(lambda: None).arg
+def _code_of(function: Any) -> Any:
+    wrapper: Any = CallableColumnDefault(function).arg
+    return wrapper.__code__
+
+
+_WRAPPERS = frozenset({_code_of(lambda: None), _code_of(dict)})
 
 
 def exact_name(name: str, dialect: Dialect) -> str | None:

@@ -1,0 +1,90 @@
+"""Why a database refused a row: which row of a COPY, which column, and a reason without the row's other values."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.exc import DBAPIError
+
+from catalysis.errors import CommitOutcomeUnknown
+
+_LINE = re.compile(r"^COPY .*?, line (\d+)(?:, column (\w+))?", re.MULTILINE)
+_SQLITE_COLUMNS = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: ((?:\w+\.\w+)(?:, \w+\.\w+)*)$")
+_SQLITE_NAMED = re.compile(r"(?:UNIQUE constraint failed: index|CHECK constraint failed:) '?(\w+)'?$")
+
+_OF_THE_ROW = ("22", "23")
+"""SQLSTATE classes that are about a row's values: data exceptions, constraint violations.
+
+Source: PostgreSQL documentation, "PostgreSQL Error Codes"; P0001 is what a trigger raises.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a reject file says of a row."""
+
+    column: str
+    """Column(s) by name; empty where the database does not say."""
+    reason: str
+
+
+def copied_line(failure: DBAPIError) -> int | None:
+    """The number, from 1, of the row that broke a COPY; None if it was none, or the database does not say."""
+    found = _place(failure)
+    return None if found is None else int(found[1])
+
+
+def is_of_a_row(failure: DBAPIError) -> bool:
+    """Whether a row's values are to blame, and the same rows without it may go."""
+    if failure.connection_invalidated or isinstance(failure, CommitOutcomeUnknown):
+        return False
+    state = getattr(failure.orig, "sqlstate", None)
+    if state is not None:
+        return state[:2] in _OF_THE_ROW or state == "P0001"
+    if getattr(failure.orig, "sqlite_errorname", None) is not None:
+        name: str = getattr(failure.orig, "sqlite_errorname", "")
+        return name.startswith(("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG"))
+    return isinstance(_driver_error(failure), ValueError | OverflowError)  # the driver could not send it
+
+
+def refusal_of(failure: DBAPIError, table: Table[Any]) -> Refusal:
+    """Column and reason, as the database gives them; its DETAIL, which shows the row, is left out."""
+    error = _driver_error(failure)
+    message = str(getattr(error, "message", None) or str(error).splitlines()[0])
+    place = _place(failure)
+    column = getattr(error, "column_name", None) or (place[2] if place else None)
+    if column is None and (constraint := getattr(error, "constraint_name", None)) is not None:
+        column = _columns_of(constraint, table)
+    if column is None and (listed := _SQLITE_COLUMNS.search(message)):
+        column = ", ".join(each.rpartition(".")[2] for each in listed[1].split(", "))
+    if column is None and (named := _SQLITE_NAMED.search(message)):
+        column = _columns_of(named[1], table)
+    return Refusal(column or "", message)
+
+
+def why(failure: Exception) -> str:
+    """One sentence of the database's, or the driver's, with the rows that a bulk operation says it is about."""
+    details = [str(each) for each in getattr(failure, "detail", [])]
+    where = "".join(f"{each}: " for each in details if ": in row" in each)
+    error = _driver_error(failure) if isinstance(failure, DBAPIError) else failure
+    lines = str(getattr(error, "message", None) or error).splitlines() or [type(error).__name__]
+    if isinstance(failure, DBAPIError) and failure.connection_invalidated:
+        lines[0] = f"The connection was lost ({lines[0].rstrip('.')})"
+    return f"{where}{lines[0].rstrip('.')}."
+
+
+def _place(failure: DBAPIError) -> re.Match[str] | None:
+    return _LINE.search(str(getattr(_driver_error(failure), "context", None) or ""))
+
+
+def _driver_error(failure: DBAPIError) -> Any:
+    return getattr(failure.orig, "driver_exception", None) or failure.orig
+
+
+def _columns_of(constraint: str, table: Table[Any]) -> str | None:
+    named: Any = None
+    for each in (*table.constraints, *table.indexes):
+        if each.name == constraint or (each is table.primary_key and constraint == f"{table.name}_pkey"):
+            named = each
+    return None if named is None else ", ".join(column.name for column in named.columns)
