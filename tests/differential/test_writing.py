@@ -18,11 +18,27 @@ from sqlalchemy.orm import session as sessions
 from sqlalchemy.util import OrderedSet, topological
 
 from catalysis import Session
+from catalysis.engine.alchemy import flushing
 from tests.conftest import fresh_postgres_url
 from tests.differential.programs import Step
 from tests.differential.running import OnPostgres, OnSqlite, Subject, check, compare, one_by_one
 from tests.differential.writing_models import Base, counted, rows
 from tests.differential.writing_programs import Writer, programs
+
+
+class InOrder(OrderedSet[Any]):
+    """States as they were added, the rest as they came: what `keep_order` keeps, without the chance in it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(sorted(super().__iter__(), key=lambda state: state.insert_order or 0))
+
+
+generate_actions: Any = unitofwork.UOWTransaction._generate_actions
+
+
+def actions_in_order(flush: Any) -> list[Any]:
+    found = generate_actions(flush)
+    return [each for each in flush.postsort_actions.values() if each in found]
 
 
 @contextmanager
@@ -33,8 +49,12 @@ def determined() -> Iterator[None]:
     of a flush fails first, and what has been written until then, is chance otherwise.
     """
     with ExitStack() as replaced:
-        for module in (sessions, unitofwork, identity, dependency, topological):
+        for module in (sessions, unitofwork, identity, dependency, topological, flushing):
             replaced.enter_context(mock.patch.object(module, "set", OrderedSet, create=True))
+        replaced.enter_context(
+            mock.patch.object(unitofwork.UOWTransaction, "_generate_actions", actions_in_order)
+        )
+        replaced.enter_context(mock.patch("catalysis.engine.alchemy.sessions._InInsertOrder", InOrder))
         replaced.enter_context(counted())
         gc.disable()
         try:
