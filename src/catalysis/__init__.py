@@ -33,6 +33,7 @@ from catalysis.session import Session
 from catalysis.settings import DatabaseSettings
 from catalysis.soft_delete import SoftDelete, hard_delete, include_deleted
 from catalysis.tools.bulk import bulk_insert, bulk_update, upsert
+from catalysis.tools.bulk_load import Loaded, bulk_load
 from catalysis.tools.explain import explain
 from catalysis.tools.keyset import KeysetPage, paginate_keyset
 from catalysis.tools.paginate import Page, paginate
@@ -70,6 +71,7 @@ __all__ = [
     "Health",
     "InvalidPage",
     "KeysetPage",
+    "Loaded",
     "LoadedWhenTouched",
     "MigrationError",
     "ModelError",
@@ -91,6 +93,7 @@ __all__ = [
     "UnsupportedStatement",
     "activity",
     "bulk_insert",
+    "bulk_load",
     "bulk_update",
     "count",
     "delete_where",

@@ -20,8 +20,11 @@ from typer.core import TyperGroup
 from catalysis.errors import CatalysisError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from catalysis.database import Database
     from catalysis.migrations import Step
+    from catalysis.tools.bulk_load import Loaded
 
 T = TypeVar("T")
 
@@ -31,6 +34,7 @@ EXTRAS = {
     "pwdlib": "starter",
     "jwt": "starter",
     "temporalio": "temporal",
+    "pyarrow": "arrow",
 }
 """The extra that installs a module."""
 
@@ -103,6 +107,81 @@ def new(name: Annotated[str, typer.Argument(help="Of the project and its folder.
     output.print(
         f"[green]Wrote[/] {name}/  Now:\n\n  cd {name}\n  make run   [dim]# http://127.0.0.1:8000/docs[/]"
     )
+
+
+@app.command()
+def load(
+    table: Annotated[str, typer.Argument(help="The table, or the class that is mapped to it.")],
+    file: Annotated[Path, typer.Argument(help="CSV with a header in UTF-8, TSV, Parquet, Arrow or Feather.")],
+    rejects: Annotated[
+        Path | None,
+        typer.Option(help="A new file for bad rows, and load the others.  Without it one bad row ends all."),
+    ] = None,
+    upsert: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="Update rows that have the same KEY: a column (repeat it for several) or index.",
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="The module with the tables, as in app.models; or `models` in [tool.catalysis]."),
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Load the rows of a file into a table, in one transaction: all or nothing, or all but the rejects."""
+    from catalysis.migrations.project import configured_models
+    from catalysis.tools.bulk_load import bulk_load
+    from catalysis.tools.file_rows import estimate_rows
+    from catalysis.tools.named_model import find_model
+
+    model = find_model(models or configured_models(), table)
+    key = None if not upsert else upsert[0] if len(upsert) == 1 else upsert
+    with _progress() as progress:
+        task = progress.add_task(f"Loading {file.name}", total=estimate_rows(file))
+
+        def work(database: "Database") -> "Awaitable[Loaded]":
+            return bulk_load(
+                database,
+                model,
+                file,
+                rejects=rejects,
+                key=key,
+                on_progress=lambda done: progress.update(task, completed=done),
+            )
+
+        loaded = _with_database(url, lambda database: _or_complaint(work(database)))
+    output.print(f"[green]Loaded[/] {loaded.rows:,} rows into {escape(table)}.")
+    if rejects is not None:
+        output.print(f"{loaded.rejected:,} rows rejected, in {escape(str(rejects))}.")
+
+
+def _progress() -> "Progress":
+    """A bar on stderr; nothing of it stays, and where no one looks there is none."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=complaints, transient=True, disable=not complaints.is_terminal)
+
+
+async def _or_complaint(work: "Awaitable[T]") -> T:
+    """The database's refusal of a load as one line of ours, which shows no values and no address.
+
+    Raises:
+        BulkError: it refused, or could not be reached; nothing was loaded.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from catalysis.errors import BulkError
+    from catalysis.tools.refusals import why
+
+    try:
+        return await work
+    except CatalysisError:
+        raise
+    except (SQLAlchemyError, OSError) as failure:
+        raise BulkError(f"{why(failure)}  Nothing was loaded.") from failure
 
 
 @migrate.command()

@@ -11,7 +11,7 @@ from argparse import Namespace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, cast
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -86,6 +86,17 @@ def init_project(folder: Path, models: str, root: Path = Path()) -> list[Path]:
     except OSError as failure:
         raise MigrationError(f"{failure.filename} cannot be written: {failure.strerror}.") from None
     return list(texts)
+
+
+def configured_models(root: Path = Path()) -> str:
+    """What pyproject.toml says: `models` of [tool.catalysis]; else what `guess_models` finds.
+
+    Raises:
+        MigrationError: pyproject.toml cannot be read, or the models are not found.
+    """
+    section: Any = _tools(root / "pyproject.toml").get("catalysis")
+    named = cast("dict[str, Any]", section).get("models") if isinstance(section, dict) else None
+    return named if isinstance(named, str) else guess_models(root)
 
 
 def guess_models(root: Path = Path()) -> str:

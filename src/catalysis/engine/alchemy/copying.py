@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, cast
 
 from sqlalchemy import Column, types
+from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.elements import quoted_name
 from sqlalchemy.sql.schema import CallableColumnDefault
@@ -14,11 +15,12 @@ _KNOWN = (
     types.String,
     types.Integer,
     types.Numeric,
+    types.Float,
     types.Boolean,
     types.Date,
     types.DateTime,
     types.Time,
-    types.Interval,
+    INTERVAL,
     types.Uuid,
     types.LargeBinary,
     types.JSON,

@@ -1,0 +1,251 @@
+"""`bulk_load`: the rows of a file into a table, all or nothing, or all but the rejects.
+
+Each row is read by the types of its columns before anything of its chunk is sent.  With a reject file a chunk goes
+inside a savepoint, and one that the database refuses is halved, or cut at the row that it names, until what is left
+is the row to blame.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from inspect import isawaitable
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import Table, insert
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalysis.database import Database
+from catalysis.errors import BulkError, CommitOutcomeUnknown
+from catalysis.tools.bulk import CHUNK_SIZE, Progress, Write, insert_writer, naming_rows, upsert_writer
+from catalysis.tools.capabilities import capabilities_of
+from catalysis.tools.conflict import Key, find_key
+from catalysis.tools.file_rows import FileRow, FileRows, open_rows
+from catalysis.tools.file_values import Unfit, value_reader
+from catalysis.tools.refusals import Refusal, copied_line, is_of_a_row, refusal_of
+from catalysis.tools.rejects import RejectFile
+from catalysis.tools.rows import Row, RowCompleter, RowReader
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """How many rows of a file were loaded, and how many are in the reject file."""
+
+    rows: int
+    rejected: int
+
+
+async def bulk_load(
+    where: AsyncSession | Database,
+    model: type[Any],
+    path: str | Path,
+    *,
+    rejects: str | Path | None = None,
+    key: Key | None = None,
+    chunk_size: int = CHUNK_SIZE,
+    on_progress: Progress | None = None,
+) -> Loaded:
+    """INSERT the rows of a CSV (UTF-8, with a header), TSV, Parquet, Arrow or Feather file into the model's table.
+
+    `where`: a `Database` loads in one transaction and commits; in a session nothing is committed, as by `bulk_insert`.
+    The header names attributes or columns; those it leaves out get their defaults.  Text is read by the column's type:
+    empty text is NULL, or the default where there is one, and stays text only in a column of text that is NOT NULL.
+    `key` updates the rows whose key is there already, as `upsert` does.
+
+    The first bad row ends it and nothing is loaded, unless `rejects` names a file: then bad rows go there, with their
+    numbers (from 1, the header not counted), column and reason, also those that break a constraint of the database;
+    the others are loaded.  A constraint that is checked at the COMMIT ends it all the same.
+
+    Raises:
+        BulkError: the file, its header or a row cannot be read; the message names row and column.
+        DBAPIError: the database refused, and nothing was loaded; or, in a session, as `bulk_insert`.
+        CommitOutcomeUnknown: the connection was lost in the COMMIT: all is loaded, or nothing.
+        ModuleNotFoundError: the file needs pyarrow: `pip install 'catalysis[arrow]'`.
+    """
+    if chunk_size < 1:
+        raise BulkError(f"bulk_load {model.__name__}: chunk_size is {chunk_size}; give 1 or more.")
+    reader = RowReader("bulk_load", model)
+    with ExitStack() as stack:
+        file = stack.enter_context(open_rows(Path(path)))
+        reject_file = rejects and stack.enter_context(RejectFile(Path(rejects), file.names))
+
+        async def work(session: AsyncSession) -> Loaded:
+            loading = _Loading(session, reader, file, key, reject_file or None)
+            return await loading.run(chunk_size, on_progress)
+
+        if isinstance(where, AsyncSession):
+            return await work(where)
+        try:
+            return await where.transaction(work, retries=0)
+        except CommitOutcomeUnknown:
+            raise
+        except StatementError as failure:
+            failure.add_detail(f"nothing of {Path(path).name} was loaded")
+            raise
+        except BulkError as failure:
+            raise BulkError(f"{failure}  Nothing was loaded.") from failure.__cause__
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A column of the file."""
+
+    name: str
+    attribute: str
+    read: Callable[[Any], Any]
+    is_required: bool
+    none_is_json: bool
+    """None would be JSON's null, so that NULL is what is left out."""
+
+
+class _Loading:
+    """One file on its way into one table."""
+
+    def __init__(
+        self,
+        session: AsyncSession,
+        reader: RowReader,
+        file: FileRows,
+        key: Key | None,
+        rejects: RejectFile | None,
+    ) -> None:
+        self._session, self._reader, self._file, self._rejects = session, reader, file, rejects
+        completer = RowCompleter(reader)
+        required = completer.required
+        self._table = cast("Table[Any]", reader.mapper.local_table)
+        self._write: Write
+        if key is None:
+            self._write = insert_writer(session, reader, completer)
+        else:
+            unique = find_key(reader, key, session.get_bind(reader.model).dialect)
+            self._write = upsert_writer(session, reader, completer, unique)
+            required |= frozenset(() if unique.nulls_are_equal else unique.attributes)
+        strict = capabilities_of(session, insert(self._table)).types_are_strict
+        self._fields = list(_fields(reader, file.names, required, strict=strict))
+        self._given = frozenset(field.attribute for field in self._fields)
+
+    async def run(self, chunk_size: int, on_progress: Progress | None) -> Loaded:
+        """Load to the end of the file."""
+        numbered = enumerate(self._file.rows, 1)
+        seen = 0
+        while chunk := list(islice(numbered, chunk_size)):
+            seen = chunk[-1][0]
+            rows = [row for number, given in chunk if (row := self._row(number, given)) is not None]
+            if rows and self._rejects is None:
+                with naming_rows(self._reader, rows[0].number, rows[-1].number):
+                    await self._write(rows)
+            elif rows:
+                await self._write_or_reject(rows, dict(chunk))
+            if self._rejects is not None:
+                self._rejects.end_chunk()
+            if on_progress is not None and isawaitable(told := on_progress(seen)):
+                await told
+        rejected = 0
+        if self._rejects is not None:
+            rejected = self._rejects.count
+            self._rejects.put_in_place()
+        return Loaded(seen - rejected, rejected)
+
+    def _row(self, number: int, given: FileRow) -> Row | None:
+        """The row, read; None if it was rejected.
+
+        Raises:
+            BulkError: it is bad, and there is no reject file.
+        """
+        refusal = Refusal("", given) if isinstance(given, str) else None
+        values: dict[str, Any] = {}
+        if refusal is None:
+            for field, value in zip(self._fields, given, strict=True):
+                try:
+                    read = field.read(value)
+                except Unfit as unfit:
+                    refusal = Refusal(field.name, str(unfit))
+                    break
+                except (ValueError, TypeError, ArithmeticError, RecursionError) as unfit:
+                    refusal = Refusal(field.name, f"it cannot be read ({type(unfit).__name__})")
+                    break
+                if read is None and field.is_required:
+                    refusal = Refusal(field.name, "it is empty, and the column takes no NULL")
+                    break
+                if read is not None or not field.none_is_json:
+                    values[field.attribute] = read
+        if refusal is None:
+            return Row(number, values, self._given & values.keys())
+        if self._rejects is None:
+            column = f", column {refusal.column!r}" if refusal.column else ""
+            raise BulkError(f"{self._reader.at(number)}{column}: {refusal.reason}.")
+        self._rejects.add(number, refusal.column, refusal.reason, () if isinstance(given, str) else given)
+        return None
+
+    async def _write_or_reject(self, rows: list[Row], given: dict[int, FileRow]) -> None:
+        """Write all rows that can be written, in their order, and put the others into the reject file."""
+        parts = deque([(rows, "")])
+        while parts:
+            part, column = parts.popleft()
+            try:
+                async with self._session.begin_nested():
+                    await self._write(part)
+            except (StatementError, BulkError) as failure:
+                failure_of_row = not isinstance(failure, DBAPIError) or is_of_a_row(failure)
+                if not failure_of_row:
+                    raise
+                refusal = self._refusal(failure)
+                if len(part) == 1:
+                    number = part[0].number
+                    self._reject(number, Refusal(refusal.column or column, refusal.reason), given[number])
+                    continue
+                line = copied_line(failure) if isinstance(failure, DBAPIError) else None
+                parts.extendleft(reversed(_cut(part, line, refusal.column)))
+
+    def _refusal(self, failure: StatementError | BulkError) -> Refusal:
+        if isinstance(failure, DBAPIError):
+            return refusal_of(failure, self._table)
+        return Refusal("", str(getattr(failure, "orig", None) or failure))
+
+    def _reject(self, number: int, refusal: Refusal, given: FileRow) -> None:
+        rejects = cast("RejectFile", self._rejects)
+        rejects.add(number, refusal.column, refusal.reason, cast("Sequence[Any]", given))
+
+
+def _cut(part: list[Row], line: int | None, column: str) -> list[tuple[list[Row], str]]:
+    """The part in two halves; or, if it is known which row broke it, in what is before, that row, and the rest.
+
+    That row is tried again by itself: a row before it, that goes too, may be what it collides with.
+    """
+    if line is None or line > len(part):
+        middle = len(part) // 2
+        return [(part[:middle], ""), (part[middle:], "")]
+    cut = [(part[: line - 1], ""), (part[line - 1 : line], column), (part[line:], "")]
+    return [(rows, hint) for rows, hint in cut if rows]
+
+
+def _fields(
+    reader: RowReader, names: Sequence[str], required: frozenset[str], *, strict: bool
+) -> Iterator[_Field]:
+    """The file's columns, by the names in its header.
+
+    Raises:
+        BulkError: a name is no attribute and no column, comes twice, or one that is needed is missing.
+    """
+    about = f"{reader.operation} {reader.model.__name__}"
+    attribute_of: dict[str, str] = {columns[0].name: key for key, columns in reader.columns.items()}
+    attribute_of |= {key: key for key in reader.columns}
+    seen: set[str] = set()
+    for name in names:
+        if (attribute := attribute_of.get(name)) is None:
+            raise BulkError(
+                f"{about}: the header names {name!r}, which is no column.  Use some of {', '.join(reader.columns)}."
+            )
+        if attribute in seen:
+            raise BulkError(f"{about}: the header names {attribute!r} twice.")
+        seen.add(attribute)
+    if missing := sorted(required - seen):
+        raise BulkError(f"{about}: the header lacks {', '.join(missing)}, which every row needs.")
+    for name in names:
+        attribute = attribute_of[name]
+        column = reader.columns[attribute][0]
+        read = value_reader(column, strict=strict)
+        yield _Field(name, attribute, read, attribute in required, column.type.should_evaluate_none)
