@@ -28,9 +28,17 @@ async def test_every_statement_with_its_line(database: Database):
     assert all(q.file == __file__ for q in queries)
     assert queries[1].line == queries[0].line + 1
     assert all(0 < q.seconds < 5 and q.error is None for q in queries)
-    assert not queries[0].native
-    assert queries[0].reason
+    assert queries[0].native
+    assert queries[0].reason is None
     assert len(queries[:1]) == 1
+
+
+async def test_what_is_not_native_says_why(database: Database):
+    async with database.session() as session:
+        with watch_queries() as queries:
+            await session.execute(text("SELECT 1"))
+    assert not queries[0].native
+    assert queries[0].reason == "not a SELECT"
 
 
 async def test_a_failed_statement_is_heard(database: Database):

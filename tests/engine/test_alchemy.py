@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from sqlalchemy import inspect as inspect_mapped
-from sqlalchemy.orm import InstanceState, joinedload, selectinload
+from sqlalchemy.orm import InstanceState, instrumentation, joinedload, persistence, selectinload
 from sqlalchemy.orm import Session as SQLAlchemySession
 from sqlalchemy.orm.unitofwork import UOWTransaction
 from sqlalchemy.util import concurrency
-from sqlmodel import select
+from sqlmodel import SQLModel, _compat, select
 
 import catalysis
 from catalysis import Database
@@ -28,7 +28,7 @@ def test_the_version_is_the_one_looked_at():
 
 
 def test_overridden_methods_exist():
-    for name in ("_execute_internal", "_identity_lookup"):
+    for name in ("_execute_internal", "_identity_lookup", "_save_or_update_state"):
         assert name in vars(HookedSession)
         assert inspect.isfunction(getattr(SQLAlchemySession, name))
 
@@ -106,6 +106,36 @@ def test_greenlets_of_sqlalchemy_and_ours():
 def test_a_flush_keeps_its_states_by_mapper():
     assert "self.mappers = util.defaultdict(set)" in inspect.getsource(UOWTransaction.__init__)
     assert InstanceState.insert_order is None
+
+
+def test_a_flush_executes_as_ours_was_copied_from_it():
+    """`NativeFlush.execute` is the parent's but for one line, and `saving.py` does what `_save_obj` does."""
+    source = inspect.getsource(UOWTransaction.execute)
+    for line in (
+        "_generate_actions()",
+        "item.sort_key",
+        "execute_aggregate(self, set_)",
+        "rec.execute(self)",
+    ):
+        assert line in source
+    assert "flush_context = UOWTransaction(self)" in inspect.getsource(SQLAlchemySession._flush)
+    names = set(re.findall(r"mapper\.(_\w+)", inspect.getsource(persistence._collect_insert_commands)))
+    known = {"_pks_by_table", "_propkey_to_col", "_insert_cols_evaluating_none", "_insert_cols_as_none"}
+    known |= {"_insert_orm_defaults", "_pk_keys_by_table", "_server_default_col_keys", "_cols_by_table"}
+    known |= {"_prefer_eager_defaults", "_set_polymorphic_identity", "_polymorphic_attr_key"}
+    assert names <= known, "what else goes into an INSERT?"
+
+
+def test_the_constructor_does_what_the_generated_one_does():
+    assert "finish_init" in inspect.getsource(SQLModel.__init__)
+    source = inspect.getsource(_compat.sqlmodel_table_construct)
+    for line in (
+        "field.get_default(call_default_factory=True)",
+        "__sqlmodel_relationships__",
+        "__pydantic_extra__",
+    ):
+        assert line in source
+    assert "_new_state_if_none" in inspect.getsource(instrumentation._generate_init)
 
 
 def test_private_names_are_touched_in_one_package_alone():

@@ -6,8 +6,8 @@ from itertools import count
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
-from sqlalchemy.exc import IntegrityError, InvalidRequestError, StatementError
+from sqlalchemy import JSON, Connection, event, func, inspect, text
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, SAWarning, StatementError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Mapped, Mapper, declarative_base, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
@@ -276,6 +276,71 @@ async def test_a_value_that_cannot_be_bound_is_sqlalchemys_to_refuse(database: D
         with pytest.raises(StatementError):
             await session.commit()
         await session.rollback()
+
+
+class Parcel(Base):
+    """A plain class, whose new rows we bind; every kind of default, and two types with processors."""
+
+    __tablename__ = "parcel"
+    key: Mapped[str] = mapped_column("key of it", primary_key=True)
+    label: Mapped[str | None]
+    weight: Mapped[int] = mapped_column(default=5)
+    code: Mapped[str] = mapped_column(default=lambda: "made", server_default="never")
+    marks: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class Echo(Base):
+    """A default that looks at the row."""
+
+    __tablename__ = "echo"
+    key: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    said: Mapped[str]
+    heard: Mapped[str] = mapped_column(
+        default=lambda context: context.get_current_parameters()["said"].upper()
+    )
+
+
+async def test_new_rows_of_every_shape_are_stored(backend_url: str):
+    database = Database(backend_url)
+    await database.create_all(Base.metadata)
+    async with database.session() as session:
+        plain = [Parcel(key=f"plain {n}", label="a", marks={"n": n}) for n in range(3)]
+        others = [
+            Parcel(key="light", weight=1),
+            Parcel(key="null", marks=None, code="given"),
+            Parcel(key="counted", weight=select(func.count()).select_from(Counter).scalar_subquery()),
+        ]
+        session.add_all([*plain, *others, Echo(key=1, said="hello")])
+        with watch_queries() as queries:
+            await session.commit()
+        assert {each.native for each in queries} == {True}
+        assert (plain[0].weight, plain[0].code, others[1].code) == (5, "made", "given")
+        assert not inspect(plain[0]).modified
+    async with database.session() as session:
+        found = {each.key: each for each in (await session.scalars(select(Parcel))).all()}
+        shape = {key: (each.label, each.weight, each.code, each.marks) for key, each in found.items()}
+        assert shape == {
+            "plain 0": ("a", 5, "made", {"n": 0}),
+            "plain 1": ("a", 5, "made", {"n": 1}),
+            "plain 2": ("a", 5, "made", {"n": 2}),
+            "light": (None, 1, "made", None),
+            "null": (None, 5, "given", None),
+            "counted": (None, 0, "made", None),
+        }
+        assert (await session.scalars(select(Echo.heard))).one() == "HELLO"
+        session.add(Parcel(key="light"))
+        with (
+            pytest.warns(SAWarning, match="conflicts with persistent instance"),
+            pytest.raises(IntegrityError),
+        ):
+            await session.commit()
+        await session.rollback()
+        await session.delete(found["light"])
+        session.add(Parcel(key="light", label="again"))
+        await session.commit()
+    async with database.session() as session:
+        assert (await session.get_one(Parcel, "light")).label == "again"
+    await database.close()
 
 
 # --- Refreshing -----------------------------------------------------------------------------------
