@@ -225,8 +225,12 @@ class UnitOfWork(HookedSession):
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         """As the parent; what it loads to keep rows in order includes the marked ones."""
-        with self._seeing_deleted():
-            super().flush(objects)
+        reason = fallback_reason.get()
+        try:
+            with self._seeing_deleted():
+                super().flush(objects)
+        finally:
+            fallback_reason.set(reason)  # the flush may have had one of its own
 
     @contextmanager
     def _seeing_deleted(self) -> Generator[None]:

@@ -261,8 +261,12 @@ async def test_a_listener_to_rows_gets_sqlalchemys_connection(database: Database
             session.add(Label(name="a"))
             with watch_queries() as queries:
                 await session.commit()
+            with watch_queries() as after:
+                await session.execute(text("SELECT 1"))
+                await session.run_sync(lambda sync: sync.scalars(select(Label)).all())
     finally:
         event.remove(Label, "before_insert", before_insert)
+    assert told(after) == [("SELECT", False, "not a SELECT"), ("SELECT", True, None)]
     assert isinstance(given[0], Connection)
     assert told(queries) == [
         ("SELECT", False, "a listener to before_insert"),

@@ -52,7 +52,7 @@ def _connect(session: HookedSession, flush: NativeFlush, mapper: Any) -> Any:
         reason = f"a listener to {event}"
 
     def sqlalchemys(reason: str) -> Any:
-        fallback_reason.set(reason)  # as long as the greenlet lives, whose context this is
+        fallback_reason.set(reason)  # until the end of the flush, see `UnitOfWork.flush`
         return flush.own_connection(mapper)
 
     if reason is not None:

@@ -5,7 +5,8 @@ kept until the task waits for something: up to then nothing can have happened th
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -19,10 +20,8 @@ from catalysis.engine.alchemy.sessions import (
 )
 from catalysis.engine.binding import bind
 from catalysis.engine.coverage import getting_of, reading_of
-from catalysis.engine.drivers import Answer
 from catalysis.engine.learning import is_generated
-from catalysis.engine.plan import Reading
-from catalysis.engine.run import fetch, hydrate, run_one
+from catalysis.engine.run import fetch, load_of, run_one
 from catalysis.engine.waiting import flush_first
 
 FIRST, NEXT = 100, 500
@@ -31,13 +30,17 @@ REMEMBERED = 10_000
 """The most instances of a flush that are remembered."""
 
 
+Kept = Callable[[], Any]
+"""Loads the row that was fetched for an instance."""
+
+
 class Flushed:
     """The keys of what the last flush of a session wrote, by class, and rows that were fetched for them."""
 
     def __init__(self) -> None:
         self._states: dict[Any, set[Any]] = {}
         self._keys: dict[Any, dict[Any, None]] = {}
-        self._rows: dict[Any, tuple[Reading, Answer]] = {}
+        self._rows: dict[Any, Kept] = {}
         self._more = FIRST
 
     def remember(self, states: Mapping[Any, set[Any]]) -> None:
@@ -50,7 +53,7 @@ class Flushed:
         self._keys, self._more = {}, FIRST
         self._rows.clear()
 
-    def take(self, key: Any) -> tuple[Reading, Answer] | None:
+    def take(self, key: Any) -> Kept | None:
         """The row that was fetched for a key with another's."""
         return self._rows.pop(key, None)
 
@@ -75,7 +78,7 @@ class Flushed:
         self._more = NEXT
         return found
 
-    def keep(self, rows: dict[Any, tuple[Reading, Answer]]) -> None:
+    def keep(self, rows: dict[Any, Any]) -> None:
         """Keep rows until the running task waits."""
         self._rows = rows
         asyncio.get_running_loop().call_soon(rows.clear)
@@ -91,26 +94,27 @@ async def refresh(session: HookedSession, flushed: Flushed, instance: Any) -> bo
     if found is None:
         return None
     mapper, key = found
-    getting = getting_of(session, mapper, key[1])
+    kept = flushed.take(key)
+    getting = getting_of(session, mapper, key[1]) if kept is None else None
     if isinstance(getting, str):
         return None
     expire_whole(session, instance)
     if must_flush_first(session):
         flushed.forget_rows()
         await flush_first(session)
-    kept = flushed.take(key)
-    if kept is None and len(keys := flushed.next_keys(mapper, key)) > 1:
+        kept, getting = None, getting or getting_of(session, mapper, key[1])
+    elif kept is None and len(keys := flushed.next_keys(mapper, key)) > 1:
         kept = await _fetch_together(session, flushed, mapper, keys)
     if kept is not None:
-        _, rows = await hydrate(session, *kept)
-        return bool(rows)
-    loaded = await run_one(session, getting)
+        kept()
+        return True
+    loaded = None if getting is None or isinstance(getting, str) else await run_one(session, getting)
     return None if loaded is None else loaded[0] is not None
 
 
 async def _fetch_together(
     session: HookedSession, flushed: Flushed, mapper: Any, keys: list[Any]
-) -> tuple[Reading, Answer] | None:
+) -> Kept | None:
     """The row of the first key, with those of the others kept; None where one at a time has to do."""
     (column,) = mapper.primary_key
     statement = select(mapper).where(column.in_([key[1][0] for key in keys]))
@@ -122,9 +126,13 @@ async def _fetch_together(
     if answer is None or not await is_generated(session, reading, sent, answer.describe):
         return None
     number = [each[0] for each in answer.describe()].index(column.name)
-    rows = {row[number]: Answer(answer.describe, [row], 1) for row in answer.rows}
+    rows, hydrator = {row[number]: row for row in answer.rows}, reading.plan.hydrator
+    assert hydrator is not None
+    load = load_of(session, reading, len(rows))
     found = {
-        key: (reading, rows[value]) for key, value in zip(keys, sent.parameters, strict=True) if value in rows
+        key: partial(hydrator, [rows[value]], load)
+        for key, value in zip(keys, sent.parameters, strict=True)
+        if value in rows
     }
     first = found.pop(keys[0], None)
     flushed.keep(found)

@@ -133,11 +133,9 @@ def tell(sql: str, subject: Any) -> Callable[[int | None, str | None], None]:
 
 async def hydrate(session: HookedSession, reading: Reading, answer: Answer) -> tuple[loading.Load, list[Any]]:
     """The driver's rows as the result's, of a plan that has its hydrator."""
-    plan = reading.plan
+    plan, load = reading.plan, load_of(session, reading, len(answer.rows))
     assert plan.recipe is not None
     assert plan.hydrator is not None
-    load = loading.Load(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
-    note_origin(load.number, plan.compiled.string, len(answer.rows))
     if len(answer.rows) < MANY:
         rows = plan.hydrator(answer.rows, load)
     else:
@@ -149,3 +147,12 @@ async def hydrate(session: HookedSession, reading: Reading, answer: Answer) -> t
         while calls := load.take_post_loads():
             await load_together(session, calls)
     return load, rows
+
+
+def load_of(session: HookedSession, reading: Reading, rows: int) -> loading.Load:
+    """What a plan's hydrator loads rows into."""
+    plan = reading.plan
+    assert plan.recipe is not None
+    load = loading.Load(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
+    note_origin(load.number, plan.compiled.string, rows)
+    return load

@@ -259,7 +259,11 @@ def is_plain(mapper: Any) -> bool:
 
 def expire_whole(session: Any, instance: Any) -> None:
     """Expire all of an instance, and what its "refresh-expire" cascades reach."""
-    session._expire_state(instance._sa_instance_state, None)
+    state = instance._sa_instance_state
+    if state.mapper.relationships._data.keys().isdisjoint(state.dict):  # nothing for a cascade to reach
+        session._conditional_expire(state)
+    else:
+        session._expire_state(state, None)
 
 
 # --- What state a session is in -------------------------------------------------------------------
