@@ -136,7 +136,8 @@ async def test_a_row_that_is_gone_is_no_silent_loss(session: Session, books: lis
     for book in books:
         book.pages += 100
     with pytest.raises(
-        StaleDataError, match="of the 10 instances in rows 1 to 10, 1 have no row|to update 10 row.s.; 9 were"
+        StaleDataError,
+        match=r"of the 10 instances in rows 1 to 10, 1 have no row|to update 10 row.s.; 9 were",
     ):
         await bulk_update(session, Book, books)
     assert set(session.dirty) == set(books)

@@ -210,15 +210,20 @@ class _Loading:
         rejects.add(number, refusal.column, refusal.reason, cast("Sequence[Any]", given))
 
 
+NEAR = 64
+"""Rows after a bad one that are tried apart from the rest: bad rows come together, and the rest would fail again."""
+
+
 def _cut(part: list[Row], line: int | None, column: str) -> list[tuple[list[Row], str]]:
-    """The part in two halves; or, if it is known which row broke it, in what is before, that row, and the rest.
+    """The part in two halves; or, if it is known which row broke it, in what is before, that row, and what is after.
 
     That row is tried again by itself: a row before it, that goes too, may be what it collides with.
     """
     if line is None or line > len(part):
         middle = len(part) // 2
         return [(part[:middle], ""), (part[middle:], "")]
-    cut = [(part[: line - 1], ""), (part[line - 1 : line], column), (part[line:], "")]
+    before, near = slice(line - 1), slice(line, line + NEAR)
+    cut = [(part[before], ""), (part[line - 1 : line], column), (part[near], ""), (part[line + NEAR :], "")]
     return [(rows, hint) for rows, hint in cut if rows]
 
 

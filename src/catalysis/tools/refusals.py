@@ -83,8 +83,12 @@ def _driver_error(failure: DBAPIError) -> Any:
 
 
 def _columns_of(constraint: str, table: Table[Any]) -> str | None:
-    named: Any = None
-    for each in (*table.constraints, *table.indexes):
-        if each.name == constraint or (each is table.primary_key and constraint == f"{table.name}_pkey"):
-            named = each
-    return None if named is None else ", ".join(column.name for column in named.columns)
+    """The columns of a constraint that the models name, or that PostgreSQL has named as it names those without."""
+    constraints: list[Any] = [*table.constraints, *table.indexes]
+    for each in constraints:
+        names = [column.name for column in each.columns]
+        given = "_".join([table.name, *names])
+        own = {f"{table.name}_pkey"} if each is table.primary_key else {f"{given}_key", f"{given}_fkey"}
+        if each.name == constraint or (each.name is None and constraint in own):
+            return ", ".join(names)
+    return None
