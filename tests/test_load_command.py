@@ -128,7 +128,7 @@ async def test_rejects_and_upsert(folder: Path, postgres_url: str):
     assert done.stdout == "Loaded 10 rows into Parcel.\n2 rows rejected, in rejects.csv.\n"
     assert (folder / "rejects.csv").read_text().splitlines() == [
         "row,column,reason,code,weight,sent_at",
-        '11,parcel_code,"duplicate key value violates unique constraint ""parcels_parcel_code_key""",parcel 3,1,',
+        '11,code,"duplicate key value violates unique constraint ""parcels_parcel_code_key""",parcel 3,1,',
         "12,weight,'heavy' is not a number,bad,heavy,",
     ]
     write_parcels(folder, 20)

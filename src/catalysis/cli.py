@@ -166,7 +166,7 @@ def _progress() -> "Progress":
 
 
 async def _or_complaint(work: "Awaitable[T]") -> T:
-    """The database's refusal of a load as one line of ours, which shows no values and no address.
+    """The database's rejection of a load as one line of ours, which shows no values and no address.
 
     Raises:
         BulkError: it refused, or could not be reached; nothing was loaded.
@@ -174,7 +174,7 @@ async def _or_complaint(work: "Awaitable[T]") -> T:
     from sqlalchemy.exc import SQLAlchemyError
 
     from catalysis.errors import BulkError
-    from catalysis.tools.refusals import why
+    from catalysis.tools.rejections import why
 
     try:
         return await work

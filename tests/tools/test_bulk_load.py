@@ -362,15 +362,15 @@ async def test_bad_rows_go_to_the_reject_file_and_the_others_are_loaded(db: Data
     bad = {
         5: ("n5,x,1", "size", "'x' is not a whole number"),
         6: ("n6,1", "", "it has 2 values, and the header 3 names"),
-        7: ("n3,1,1", "item_name", "unique"),
+        7: ("n3,1,1", "name", "unique"),
         8: ("n8,500,1", "size", "small"),
         9: ("n9,1,77", None, "foreign key"),
         400: ("n400,1,77", None, "foreign key"),
-        1200: ("n3,1,1", "item_name", "unique"),
+        1200: ("n3,1,1", "name", "unique"),
         2300: ("n2300,1,2", None, "foreign key"),
     }
     if db.engine.dialect.name == "postgresql":
-        bad[11] = ("n11 is too long,1,1", "item_name", "too long")
+        bad[11] = ("n11 is too long,1,1", "name", "too long")
     for number, (row, _, _) in bad.items():
         rows[number - 1] = row
     path, rejects = written(tmp_path, "name,size,shop_id", *rows), tmp_path / "rejects.csv"

@@ -24,7 +24,7 @@ from catalysis.errors import BulkError
 from catalysis.tools.changed import ChangedInstances
 from catalysis.tools.conflict import ConflictKey, Key, find_key
 from catalysis.tools.copying import Copier
-from catalysis.tools.refusals import copied_line
+from catalysis.tools.rejections import copied_line
 from catalysis.tools.rows import Row, RowCompleter, RowReader, Rows, in_chunks
 
 Progress: TypeAlias = Callable[[int], object]
@@ -86,10 +86,15 @@ async def bulk_insert(
 
 
 def insert_writer(
-    session: AsyncSession, reader: RowReader, completer: RowCompleter, *, returning: bool = False
+    session: AsyncSession,
+    reader: RowReader,
+    completer: RowCompleter,
+    *,
+    returning: bool = False,
+    fewest: int | None = None,
 ) -> Write:
-    """What inserts one chunk, and returns its ids if they are asked for."""
-    model, copier = reader.model, Copier(session, reader)
+    """What inserts one chunk, and returns its ids if they are asked for; `fewest` is the `Copier`'s."""
+    model, copier = reader.model, Copier(session, reader, fewest=fewest)
     statement: Any = insert(model)
     with_ids = statement.returning(*(getattr(model, k) for k in reader.key), sort_by_parameter_order=True)
 
@@ -262,7 +267,7 @@ async def _write_chunks(
 
 @contextmanager
 def naming_rows(reader: RowReader, first: int, last: int) -> Generator[None]:
-    """Tell which rows a refusal of the database is about: one, where it says which."""
+    """Tell which rows a rejection of the database is about: one, where it says which."""
     try:
         yield
     except StatementError as failure:

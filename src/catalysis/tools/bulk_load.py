@@ -25,7 +25,7 @@ from catalysis.tools.capabilities import capabilities_of
 from catalysis.tools.conflict import Key, find_key
 from catalysis.tools.file_rows import FileRow, FileRows, open_rows
 from catalysis.tools.file_values import Unfit, value_reader
-from catalysis.tools.refusals import Refusal, copied_line, is_of_a_row, refusal_of
+from catalysis.tools.rejections import Rejection, copied_line, is_of_a_row, rejection_of
 from catalysis.tools.rejects import RejectFile
 from catalysis.tools.rows import Row, RowCompleter, RowReader
 
@@ -118,13 +118,15 @@ class _Loading:
         self._table = cast("Table[Any]", reader.mapper.local_table)
         self._write: Write
         if key is None:
-            self._write = insert_writer(session, reader, completer)
+            # By COPY the database says which row it refuses.
+            self._write = insert_writer(session, reader, completer, fewest=None if rejects is None else 2)
         else:
             unique = find_key(reader, key, session.get_bind(reader.model).dialect)
             self._write = upsert_writer(session, reader, completer, unique)
             required |= frozenset(() if unique.nulls_are_equal else unique.attributes)
         strict = capabilities_of(session, insert(self._table)).types_are_strict
         self._fields = list(_fields(reader, file.names, required, strict=strict))
+        self._header = {reader.columns[field.attribute][0].name: field.name for field in self._fields}
         self._given = frozenset(field.attribute for field in self._fields)
 
     async def run(self, chunk_size: int, on_progress: Progress | None) -> Loaded:
@@ -155,29 +157,29 @@ class _Loading:
         Raises:
             BulkError: it is bad, and there is no reject file.
         """
-        refusal = Refusal("", given) if isinstance(given, str) else None
+        rejection = Rejection("", given) if isinstance(given, str) else None
         values: dict[str, Any] = {}
-        if refusal is None:
+        if rejection is None:
             for field, value in zip(self._fields, given, strict=True):
                 try:
                     read = field.read(value)
                 except Unfit as unfit:
-                    refusal = Refusal(field.name, str(unfit))
+                    rejection = Rejection(field.name, str(unfit))
                     break
                 except (ValueError, TypeError, ArithmeticError, RecursionError) as unfit:
-                    refusal = Refusal(field.name, f"it cannot be read ({type(unfit).__name__})")
+                    rejection = Rejection(field.name, f"it cannot be read ({type(unfit).__name__})")
                     break
                 if read is None and field.is_required:
-                    refusal = Refusal(field.name, "it is empty, and the column takes no NULL")
+                    rejection = Rejection(field.name, "it is empty, and the column takes no NULL")
                     break
                 if read is not None or not field.none_is_json:
                     values[field.attribute] = read
-        if refusal is None:
+        if rejection is None:
             return Row(number, values, self._given & values.keys())
         if self._rejects is None:
-            column = f", column {refusal.column!r}" if refusal.column else ""
-            raise BulkError(f"{self._reader.at(number)}{column}: {refusal.reason}.")
-        self._rejects.add(number, refusal.column, refusal.reason, () if isinstance(given, str) else given)
+            column = f", column {rejection.column!r}" if rejection.column else ""
+            raise BulkError(f"{self._reader.at(number)}{column}: {rejection.reason}.")
+        self._rejects.add(number, rejection.column, rejection.reason, () if isinstance(given, str) else given)
         return None
 
     async def _write_or_reject(self, rows: list[Row], given: dict[int, FileRow]) -> None:
@@ -192,22 +194,26 @@ class _Loading:
                 failure_of_row = not isinstance(failure, DBAPIError) or is_of_a_row(failure)
                 if not failure_of_row:
                     raise
-                refusal = self._refusal(failure)
-                if len(part) == 1:
-                    number = part[0].number
-                    self._reject(number, Refusal(refusal.column or column, refusal.reason), given[number])
-                    continue
+                rejection = self._rejection(failure)
                 line = copied_line(failure) if isinstance(failure, DBAPIError) else None
-                parts.extendleft(reversed(_cut(part, line, refusal.column)))
+                if len(part) == 1 or line == 1:
+                    number = part[0].number
+                    self._reject(
+                        number, Rejection(rejection.column or column, rejection.reason), given[number]
+                    )
+                    part, line, column = part[1:], line and 0, ""
+                parts.extendleft(reversed(_cut(part, line, rejection.column)))
 
-    def _refusal(self, failure: StatementError | BulkError) -> Refusal:
+    def _rejection(self, failure: StatementError | BulkError) -> Rejection:
         if isinstance(failure, DBAPIError):
-            return refusal_of(failure, self._table)
-        return Refusal("", str(getattr(failure, "orig", None) or failure))
+            rejection = rejection_of(failure, self._table)
+            columns = [self._header.get(each, each) for each in rejection.column.split(", ")]
+            return Rejection(", ".join(columns), rejection.reason)
+        return Rejection("", str(getattr(failure, "orig", None) or failure))
 
-    def _reject(self, number: int, refusal: Refusal, given: FileRow) -> None:
+    def _reject(self, number: int, rejection: Rejection, given: FileRow) -> None:
         rejects = cast("RejectFile", self._rejects)
-        rejects.add(number, refusal.column, refusal.reason, cast("Sequence[Any]", given))
+        rejects.add(number, rejection.column, rejection.reason, cast("Sequence[Any]", given))
 
 
 NEAR = 64
@@ -217,13 +223,16 @@ NEAR = 64
 def _cut(part: list[Row], line: int | None, column: str) -> list[tuple[list[Row], str]]:
     """The part in two halves; or, if it is known which row broke it, in what is before, that row, and what is after.
 
-    That row is tried again by itself: a row before it, that goes too, may be what it collides with.
+    That row is tried again by itself: a row before it, that goes too, may be what it collides with.  It is number 0
+    if it is out already: the first, before which there is none.
     """
     if line is None or line > len(part):
         middle = len(part) // 2
-        return [(part[:middle], ""), (part[middle:], "")]
-    before, near = slice(line - 1), slice(line, line + NEAR)
-    cut = [(part[before], ""), (part[line - 1 : line], column), (part[near], ""), (part[line + NEAR :], "")]
+        cut = [(part[:middle], ""), (part[middle:], "")]
+    else:
+        before, near, far = slice(max(line - 1, 0)), slice(line, line + NEAR), slice(line + NEAR, None)
+        row = part[line - 1 : line] if line else []
+        cut = [(part[before], ""), (row, column), (part[near], ""), (part[far], "")]
     return [(rows, hint) for rows, hint in cut if rows]
 
 

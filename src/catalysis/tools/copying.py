@@ -43,7 +43,9 @@ class CopyPlan:
 class Copier:
     """Sends chunks of completed rows by COPY into a model's table, in the session's transaction."""
 
-    def __init__(self, session: AsyncSession, reader: RowReader) -> None:
+    def __init__(self, session: AsyncSession, reader: RowReader, *, fewest: int | None = None) -> None:
+        """`fewest`: the rows from which on it is used, if it is not to be what is quickest."""
+        self._fewest = FEWEST if fewest is None else fewest
         self._session, self._reader = session, reader
         self._sync: Any = session.sync_session
         self._plans: dict[frozenset[str], CopyPlan | None] = {}
@@ -71,7 +73,7 @@ class Copier:
         Raises:
             DBAPIError: the database refused; see `copied_line`.
         """
-        if self._off or len(rows) < FEWEST:
+        if self._off or len(rows) < self._fewest:
             return False
         plan = self._plan(rows)
         if plan is None:

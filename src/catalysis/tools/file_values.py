@@ -41,7 +41,8 @@ class Unfit(ValueError):
 def value_reader(column: Column[Any], *, strict: bool) -> Read:
     """What turns a file's value into the column's: text, or a value of Python's own; empty text and None give None.
 
-    Empty text is NULL, unless the column is of text and NOT NULL.  `strict`: integers have the width of their type.
+    Empty text is NULL, unless the column is of text and NOT NULL.  `strict`: integers and text
+    have the width of their types.
 
     Raises:
         BulkError: nothing is known of the column's type.
@@ -81,6 +82,8 @@ def _reader_of(kind: Any, strict: bool) -> Read | None:
         return None if item is None else _array(item)
     if isinstance(kind, types.Uuid):
         return _uuid if kind.as_uuid else lambda given: str(_uuid(given))
+    if isinstance(kind, types.String):
+        return _text(kind.length if strict else None)
     for known, read in _READERS:
         if isinstance(kind, known):
             return read
@@ -230,10 +233,15 @@ def _array(item: Read) -> Read:
     return read
 
 
-def _text(given: Any) -> str:
-    if not isinstance(given, str):
-        raise _unfit(given, "text")
-    return given
+def _text(most: int | None) -> Read:
+    def read(given: Any) -> str:
+        if not isinstance(given, str):
+            raise _unfit(given, "text")
+        if most is not None and len(given) > most and given[most:].strip(" "):
+            raise Unfit(f"it is too long: {len(given)} characters, where {most} fit")
+        return given
+
+    return read
 
 
 def _enum(kind: types.Enum) -> Read:
@@ -262,5 +270,4 @@ _READERS: tuple[tuple[type[Any], Read], ...] = (
     (INTERVAL, _interval),
     (types.LargeBinary, _bytes),
     (types.JSON, _json),
-    (types.String, _text),
 )

@@ -21,7 +21,7 @@ Source: PostgreSQL documentation, "PostgreSQL Error Codes"; P0001 is what a trig
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """What a reject file says of a row."""
 
     column: str
@@ -48,7 +48,7 @@ def is_of_a_row(failure: DBAPIError) -> bool:
     return isinstance(_driver_error(failure), ValueError | OverflowError)  # the driver could not send it
 
 
-def refusal_of(failure: DBAPIError, table: Table[Any]) -> Refusal:
+def rejection_of(failure: DBAPIError, table: Table[Any]) -> Rejection:
     """Column and reason, as the database gives them; its DETAIL, which shows the row, is left out."""
     error = _driver_error(failure)
     message = str(getattr(error, "message", None) or str(error).splitlines()[0])
@@ -60,7 +60,7 @@ def refusal_of(failure: DBAPIError, table: Table[Any]) -> Refusal:
         column = ", ".join(each.rpartition(".")[2] for each in listed[1].split(", "))
     if column is None and (named := _SQLITE_NAMED.search(message)):
         column = _columns_of(named[1], table)
-    return Refusal(column or "", message)
+    return Rejection(column or "", message)
 
 
 def why(failure: Exception) -> str:
