@@ -98,7 +98,7 @@ class OnSqlite:
 class OnPostgres:
     """Runs programs on one PostgreSQL database, which is filled anew from a copy before each."""
 
-    only_ours = re.compile(r"StaleDataError.*expected to update ([2-9]|\d\d+) row")
+    only_ours = re.compile(r"StaleDataError.*expected to (update|delete) ([2-9]|\d\d+) row")
     """The one difference that is intended: SQLAlchemy does not count the rows of an executemany on asyncpg."""
 
     def __init__(self, subject: Subject, url: str) -> None:
