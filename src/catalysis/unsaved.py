@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
-from sqlalchemy.sql.elements import TextClause
+from sqlalchemy.sql.elements import ClauseElement, TextClause
 
 SHOWN = 5
 
@@ -44,6 +44,7 @@ def _has_changed(instance: object) -> bool:
     return any(
         name not in columns
         or name not in now
+        or isinstance(now[name], ClauseElement)
         or not columns[name].columns[0].type.compare_values(now[name], before)
         for name, before in state.committed_state.items()
     )

@@ -6,14 +6,14 @@ from itertools import count
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, Connection, event, func, inspect, text
+from sqlalchemy import JSON, Connection, String, TypeDecorator, event, func, inspect, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, SAWarning, StatementError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Mapped, Mapper, declarative_base, mapped_column
-from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.orm.exc import FlushError, StaleDataError
 from sqlmodel import col, select
 
-from catalysis import Database, Session, watch_queries
+from catalysis import Database, Session, UncommittedChanges, watch_queries
 from tests.models import Job, Label, Model, Person
 from tests.proxy import counted
 
@@ -201,6 +201,81 @@ async def test_a_listener_to_what_follows_keeps_the_transaction(database: Databa
         await session.rollback()
     async with database.session() as session:
         assert (await session.exec(select(Label))).all() == []
+
+
+class Suspicious(TypeDecorator[str]):
+    """A type that refuses what comes back."""
+
+    impl = String
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        raise ValueError("refused")
+
+
+class Returned(Base):
+    __tablename__ = "returned"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    made: Mapped[str] = mapped_column(Suspicious, server_default="made")
+    __mapper_args__ = {"eager_defaults": True}
+
+
+class Nameless(Base):
+    """SQLite lets NULL into a key like this one; the unit of work does not."""
+
+    __tablename__ = "nameless"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    other: Mapped[int]
+
+
+@pytest.mark.filterwarnings("ignore:Column .nameless.name. is marked")
+@pytest.mark.parametrize("case", ["a type refuses", "a listener refuses", "no key"])
+async def test_what_may_fail_after_its_statement_has_a_transaction(backend_url: str, case: str):
+    database = Database(backend_url)
+    await database.create_all(Base.metadata)
+    rows: dict[str, Any] = {"a type refuses": Returned(), "no key": Nameless(other=1)}
+    row = rows.get(case) or Parcel(key="a")
+
+    def refuse(session: Any, instance: Any) -> None:
+        raise ValueError("refused")
+
+    async with database.session() as session:
+        if case == "a listener refuses":
+            event.listen(session.sync_session, "pending_to_persistent", refuse)
+        session.add(row)
+        with pytest.raises((ValueError, FlushError, IntegrityError)):
+            await session.commit()
+        await session.rollback()
+    async with database.engine.connect() as connection:
+        table = inspect(type(row)).local_table
+        assert (await connection.execute(select(func.count()).select_from(table))).scalar_one() == 0
+    await database.close()
+
+
+async def test_a_listener_to_one_connection_is_heard(database: Database):
+    heard = list[str]()
+
+    def before(conn: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+        heard.append(sql.split()[0])
+
+    async with database.session() as session:
+        connection = await session.connection()
+        event.listen(connection.sync_connection, "before_cursor_execute", before)
+        session.add(Label(name="a"))
+        await session.flush()
+        await session.exec(select(Label))
+        await session.rollback()
+    assert heard == ["INSERT", "SELECT"]
+
+
+async def test_an_expression_left_unflushed_is_reported(database: Database):
+    session = database.session()
+    label = Label(name="a")
+    session.add(label)
+    await session.commit()
+    label.name = func.upper("b")  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.warns(UncommittedChanges, match="Label"):
+        await session.close()
 
 
 async def test_a_refused_row_leaves_the_session_as_sqlalchemy_does(database: Database):

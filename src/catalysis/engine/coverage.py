@@ -68,7 +68,7 @@ def refused_by(session: HookedSession, bind: Engine | Connection) -> str | None:
     engine = bind.engine
     if not is_driven(engine.dialect):
         return f"the driver {engine.dialect.driver}"
-    if foreign_listeners(engine, _OURS) or replaces_execution(engine):
+    if foreign_listeners(bind, _OURS) or replaces_execution(engine):
         return "a listener of the engine's statements"
     if logs_statements(engine):
         return "the engine logs its statements"

@@ -32,7 +32,7 @@ from catalysis.engine.alchemy.sessions import (
 )
 from catalysis.engine.coverage import refused_by
 from catalysis.engine.drivers import Answer, driver_of
-from catalysis.engine.lease import Lease
+from catalysis.engine.lease import Lease, is_out_of_the_ordinary
 from catalysis.engine.run import tell
 from catalysis.events import fallback_reason, is_heard
 
@@ -72,7 +72,7 @@ class _Sender:
 
     def send(self, write: Write) -> Written | None:
         """Send and wait; None if only SQLAlchemy can use the connection."""
-        if self._alone and len(write.rows) == 1:
+        if self._alone and len(write.rows) == 1 and write.is_final:
             self._alone = False
             if (answer := await_only(self._send_by_itself(write))) is not None:
                 return _written(answer)
@@ -80,7 +80,7 @@ class _Sender:
         proxy = proxy_of(held)
         if (
             proxy is None
-            or held.get_execution_options()
+            or is_out_of_the_ordinary(held)
             or not self._driver.can_write(adapted(proxy), self._engine)
         ):
             return None

@@ -10,7 +10,15 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection, Engine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from catalysis.engine.alchemy.pooling import adapted, check_in, check_out, discard, proxy_of, raise_translated
+from catalysis.engine.alchemy.pooling import (
+    adapted,
+    check_in,
+    check_out,
+    discard,
+    foreign_listeners,
+    proxy_of,
+    raise_translated,
+)
 from catalysis.engine.alchemy.pooling import hears_begin as engine_hears_begin
 from catalysis.engine.alchemy.sessions import (
     HookedSession,
@@ -20,7 +28,8 @@ from catalysis.engine.alchemy.sessions import (
     is_implicit,
     take_connection,
 )
-from catalysis.engine.drivers import Driver
+from catalysis.engine.drivers import OWN_HOOKS, Driver
+from catalysis.events import OWN_HOOKS as EVENT_HOOKS
 
 
 @dataclass(slots=True)
@@ -101,4 +110,9 @@ async def lease(
         async with session.turn:
             held = await greenlet_spawn(take_connection, session, bind)
     proxy = proxy_of(held)
-    return None if proxy is None or held.get_execution_options() else Lease(bind.engine, proxy, held)
+    return None if proxy is None or is_out_of_the_ordinary(held) else Lease(bind.engine, proxy, held)
+
+
+def is_out_of_the_ordinary(connection: Connection) -> bool:
+    """Whether a connection has options of its own, or somebody listens to what is executed on it."""
+    return bool(connection.get_execution_options()) or foreign_listeners(connection, OWN_HOOKS | EVENT_HOOKS)

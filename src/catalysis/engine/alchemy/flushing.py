@@ -45,6 +45,8 @@ class Write(NamedTuple):
     """Whether it has a RETURNING, of one row for each."""
     counts: bool
     """Whether the unit of work looks at how many rows were changed."""
+    is_final: bool = True
+    """Whether nothing that comes back may be refused: a type of the user's may, as it processes a value."""
 
 
 _UnitOfWork: type[Any] = _private.UOWTransaction
@@ -105,7 +107,12 @@ class NativeFlush(_UnitOfWork):
     def _generate_actions(self) -> Any:
         parent: Any = super()
         actions = parent._generate_actions()
-        self.is_alone = len(self.states) == 1 and not self.cycles and all(map(_sends_a_row, actions))
+        self.is_alone = (
+            len(self.states) == 1
+            and not self.cycles
+            and all(map(_sends_a_row, actions))
+            and all(map(_cannot_fail_afterwards, self.states))
+        )
         return actions
 
 
@@ -129,6 +136,17 @@ def _sends_a_row(action: Any) -> bool:
         relationship = action.dependency_processor.prop
         return relationship.secondary is None and not relationship.post_update
     return False
+
+
+def _cannot_fail_afterwards(state: Any) -> bool:
+    """Whether the unit of work has nothing to refuse about an instance once its row is written."""
+    mapper = state.mapper
+    known = [mapper._columntoproperty[column].key for column in mapper.primary_key]
+    return (
+        mapper.version_id_generator is not False
+        and not state.manager.dispatch.refresh_flush
+        and (mapper.local_table.autoincrement_column is not None or None not in map(state.dict.get, known))
+    )
 
 
 def row_listener(mapper: Any) -> str | None:
@@ -169,7 +187,8 @@ class Gateway:
         if context is not None:
             returns = bool(context.compiled.effective_returning)
             counts = context.isupdate or (context.isdelete and self._versioned)
-            written = self._send(Write(context.statement, context.parameters, returns, counts))
+            final = not any(map(_has_own_type, context.compiled.effective_returning or ()))
+            written = self._send(Write(context.statement, context.parameters, returns, counts, final))
             if written is not None:
                 return _result(context, written)
         own = self._fall_back(reason)
@@ -211,6 +230,10 @@ def _as_rows(parameters: Any) -> Any:
     if parameters is None:
         return []
     return parameters if type(parameters) is list else [parameters]  # pyright: ignore[reportUnknownVariableType]
+
+
+def _has_own_type(column: Any) -> bool:
+    return not type(column.type).__module__.startswith("sqlalchemy.")
 
 
 def _result(context: Any, written: Written) -> Any:

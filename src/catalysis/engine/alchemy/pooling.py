@@ -20,7 +20,7 @@ _ENGINE_EVENTS = (
 
 
 def foreign_listeners(engine: Any, own: frozenset[Any]) -> bool:
-    """Whether somebody but us listens to the engine's statements."""
+    """Whether somebody but us listens to the statements of an engine or connection."""
     if not engine._has_events:
         return False
     heard = engine.dispatch

@@ -66,13 +66,15 @@ def _parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> Itera
     table = mapper.local_table
     names = tuple(mapper._propkey_to_col[table])
     keys = [mapper._columntoproperty[column].key for column in mapper.primary_key]
+    nulls = mapper._insert_cols_as_none[table]
+    always = {mapper._columntoproperty[column].key for column in table.columns if column.key in nulls}
 
     def given(state: Any) -> tuple[str, ...]:
         values = state.dict
         key = tuple([values.get(name) for name in keys])
         if state.key is not None or None in key or (mapper._identity_class, key, None) in known:
             raise _Unusual
-        return tuple([name for name in names if values.get(name) is not None])
+        return tuple([name for name in names if name in always or values.get(name) is not None])
 
     for attributes, group in groupby(sorted(states, key=_BY_AGE), given):
         members = list(group)
@@ -81,7 +83,8 @@ def _parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> Itera
         for state in members:
             values = state.dict
             for name in attributes:
-                if isinstance(values[name], ClauseElement) or hasattr(values[name], "__clause_element__"):
+                value = values.get(name)
+                if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
                     raise _Unusual
             made = tuple([make(None) for _, make in binding.defaults])
             rows.append(binding.bind(values, made))
@@ -145,9 +148,8 @@ def _make_binding(mapper: Any, attributes: tuple[str, ...], engine: Any, *, many
     table = mapper.local_table
     columns = mapper._propkey_to_col[table]
     given = {columns[name].key: name for name in attributes}
-    nulls = mapper._insert_cols_as_none[table].difference(given)
     statement = mapper._memo(("insert", table), table.insert)
-    compiled = compiled_with(statement, engine, sorted([*given, *nulls]), many, mapper._compiled_cache)
+    compiled = compiled_with(statement, engine, sorted(given), many, mapper._compiled_cache)
     prefetched = {each.key: each for each in compiled.insert_prefetch}
     if compiled.postfetch or compiled.effective_returning or not compiled.positional:
         return None
@@ -157,7 +159,7 @@ def _make_binding(mapper: Any, attributes: tuple[str, ...], engine: Any, *, many
     names, parts = dict[str, Any](), list[str]()
     for n, name in enumerate(compiled.positiontup):
         if name in given:
-            value = f"values[{given[name]!r}]"
+            value = f"values.get({given[name]!r})"
         elif name in prefetched:
             column = prefetched[name]
             value = f"made[{len(defaults)}]"
@@ -168,8 +170,6 @@ def _make_binding(mapper: Any, attributes: tuple[str, ...], engine: Any, *, many
                     default if column.default.is_callable else _always(default),
                 )
             )
-        elif name in nulls:
-            value = "None"
         else:
             return None
         if (processor := compiled._bind_processors.get(name)) is not None:

@@ -376,6 +376,7 @@ def ends_with_flush(session: Any, bind: Engine | Connection) -> bool:
         and not session.twophase
         and len(heard.after_flush) <= session.own_flush_hooks
         and not (heard.after_flush_postexec or heard.after_begin or heard.after_commit)
+        and not (heard.pending_to_persistent or heard.persistent_to_deleted)
     )
 
 
