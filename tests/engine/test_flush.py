@@ -3,6 +3,7 @@
 import asyncio
 from datetime import datetime
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -485,3 +486,17 @@ async def test_a_row_that_is_gone_cannot_be_refreshed(database: Database):
             await session.refresh(other)
         with pytest.raises(InvalidRequestError, match="not persistent"):
             await session.refresh(Label(name="new"))
+
+
+async def test_a_key_that_comes_back_otherwise_is_refreshed_by_sqlalchemy(tmp_path: Path):
+    database = Database(f"sqlite:///{tmp_path / 'keys.db'}")
+    await database.create_all(Base.metadata)
+    async with database.session() as session:
+        number: Any = 10
+        parcels = [Parcel(key=number, label="a"), Parcel(key="b", label="b")]
+        session.add_all(parcels)
+        await session.commit()
+        for each in parcels:
+            await session.refresh(each)
+        assert [each.label for each in parcels] == ["a", "b"]
+    await database.close()

@@ -106,10 +106,13 @@ async def refresh(session: HookedSession, flushed: Flushed, instance: Any) -> bo
     elif kept is None and len(keys := flushed.next_keys(mapper, key)) > 1:
         kept = await _fetch_together(session, flushed, mapper, keys)
     if kept is not None:
-        kept()
-        return True
-    loaded = None if getting is None or isinstance(getting, str) else await run_one(session, getting)
-    return None if loaded is None else loaded[0] is not None
+        loaded = kept()[0]
+    elif getting is None or isinstance(getting, str) or (answer := await run_one(session, getting)) is None:
+        return None
+    elif (loaded := answer[0]) is None:
+        return False
+    # A key that the database gives otherwise than it was set (text for a number) is another instance's.
+    return True if loaded is instance else None
 
 
 async def _fetch_together(
