@@ -140,6 +140,18 @@ class Folded(TypeDecorator[str]):
         return func.upper(column, type_=String)
 
 
+class Picky(TypeDecorator[str]):
+    """Some values cannot be read back, after they have been written."""
+
+    impl = String
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        if value == "NAME 5":
+            raise ValueError("unreadable")
+        return value
+
+
 # --- Defaults: in Python, in the database, at an update
 
 
@@ -168,6 +180,16 @@ class Eager(Base):
     changes: Mapped[int | None] = mapped_column(server_default="0", onupdate=literal_column("changes + 1"))
     doubled: Mapped[int | None] = mapped_column(Computed("level * 2", persisted=True))
     serial: Mapped[int | None] = mapped_column(onupdate=counter.next)
+    __mapper_args__ = {"eager_defaults": True}
+
+
+class Reread(Base):
+    """What is written comes back changed, or not at all."""
+
+    __tablename__ = "reread"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    loud: Mapped[str | None] = mapped_column(Picky(20), Computed("upper(name)", persisted=True))
     __mapper_args__ = {"eager_defaults": True}
 
 
@@ -787,7 +809,7 @@ _triggers()
 
 FAMILIES: list[list[Any]] = [
     [Account],
-    [Eager, Lazy, Plain],
+    [Eager, Lazy, Plain, Reread],
     [Numbered, Cell],
     [Ticket, Desk],
     [Memo, Card],
@@ -830,7 +852,11 @@ def rows() -> list[Any]:
     passes = [Pass(country="xy", number=n, owner=owners[n - 1]) for n in (1, 2)]
     return [
         *[Account(id=n, name=f"account {n}", notes={"n": n}) for n in few],
-        *[model(id=n, name=f"row {n}") for n in few for model in (Eager, Lazy, Plain, Numbered, Counted)],
+        *[
+            model(id=n, name=f"row {n}")
+            for n in few
+            for model in (Eager, Lazy, Plain, Numbered, Counted, Reread)
+        ],
         *[model(name=f"row {n}") for n in few for model in (Stamped, Memo)],
         *[model(id=n, name=f"row {n}") for n in few for model in (Served, Watched, Sighted, Late)],
         *[Triggered(id=n, name=f"row {n}") for n in few],

@@ -106,7 +106,7 @@ steps = st.one_of(
     step("without_autoflush", small, small, values),
     step("outside", small, small, small),
     step("outside", small, small, small),
-    step("listen", small),
+    step("listen", small, small),
     step("close", small),
 )
 family = st.integers(0, len(FAMILIES) - 1)
@@ -628,21 +628,25 @@ class Writer(Player):
         finally:
             await other.close()
 
-    async def listen(self, which: int) -> None:
-        """Hear the session's events from now on."""
+    async def listen(self, which: int, way: int) -> None:
+        """Hear the session's events from now on; a listener may fail, once."""
         names = SESSION_EVENTS[which % len(SESSION_EVENTS)]
         if "after_begin" in names:  # a read of ours takes the connection when somebody wants to hear of it
             await self.session.rollback()
         for name in names:
             if name not in self.listening:
                 self.listening.add(name)
-                self.hear(name)
+                self.hear(name, fails=way > 6 and "after_begin" not in names)
 
-    def hear(self, name: str) -> None:
+    def hear(self, name: str, *, fails: bool) -> None:
+        failing = [name] if fails else []
+
         def heard(session: Any, *of: Any) -> None:
             names = [type(each).__name__ for each in of if is_instance(each)]
             counts = [len(session.new), len(session.dirty), len(session.deleted)]
             counter.heard(name, names, counts if "flush" in name else None)
+            if failing:
+                raise RuntimeError(f"{failing.pop()} fails")
 
         event.listen(self.session.sync_session, name, heard)
 
