@@ -272,6 +272,7 @@ class Writer(Player):
             said = sorted(str(one.message) for one in heard if issubclass(one.category, SAWarning))
             log, counter.log = counter.log, []
             self.trace.append(steady((each, outcome, said, log, self.seen())))
+        self.listening.clear()  # the session is closed outside of any step
         return self.trace
 
     def seen(self) -> Any:
@@ -642,6 +643,8 @@ class Writer(Player):
         failing = [name] if fails else []
 
         def heard(session: Any, *of: Any) -> None:
+            if name not in self.listening:
+                return
             names = [type(each).__name__ for each in of if is_instance(each)]
             counts = [len(session.new), len(session.dirty), len(session.deleted)]
             counter.heard(name, names, counts if "flush" in name else None)
