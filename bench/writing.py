@@ -176,4 +176,5 @@ class StockTask(_Plain, table=True):
 
 
 configure_mappers()
-type.__setattr__(StockTask, "__init__", StockTask.__init__._sa_original_init)  # pyright: ignore
+_constructor: Any = StockTask.__init__
+type.__setattr__(StockTask, "__init__", _constructor._sa_original_init)

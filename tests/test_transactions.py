@@ -44,7 +44,7 @@ async def key_of(database: Database, name: str) -> UUID:
 
 
 async def rename(session: Session, key: UUID, name: str) -> None:
-    await session.execute(update(Label).where(Label.id == key).values(name=name))  # pyright: ignore
+    await session.execute(update(Label).where(Label.id == key).values(name=name))
 
 
 def sqlstate(failure: BaseException) -> str | None:

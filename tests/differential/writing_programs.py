@@ -149,7 +149,7 @@ def columns_of(model: Any) -> list[str]:
     return sorted(names)
 
 
-def value_of(model: Any, name: str, number: int, *, expressions: bool = True) -> Any:  # noqa: C901
+def value_of(model: Any, name: str, number: int, *, expressions: bool = True) -> Any:  # noqa: C901 - one case a kind of attribute
     """A value for the attribute; 0 is None, 9 an expression, and from 10 on it is hardly one."""
     if name == "length":
         return number

@@ -1,22 +1,19 @@
-"""A flush is SQLAlchemy's, and is sent by us: what goes natively, in how many round trips, and what is refreshed."""
+"""A flush is SQLAlchemy's, and is sent by us: what goes natively, and in how many round trips."""
 
-import asyncio
 from datetime import datetime
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, Connection, String, TypeDecorator, event, func, inspect, text
+from sqlalchemy import JSON, Connection, String, TypeDecorator, event, func, inspect, literal, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, SAWarning, StatementError
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Mapped, Mapper, declarative_base, mapped_column
 from sqlalchemy.orm.exc import FlushError, StaleDataError
 from sqlmodel import col, select
+from sqlmodel.sql.sqltypes import UTCDateTime
 
-from catalysis import Database, Session, UncommittedChanges, watch_queries
-from tests.models import Job, Label, Model, Person
-from tests.proxy import counted
+from catalysis import Database, UncommittedChanges, watch_queries
+from tests.models import Job, Label, Person
 
 Base: Any = declarative_base()
 
@@ -81,95 +78,7 @@ async def test_what_the_server_makes_comes_back_in_the_order_of_the_instances(ba
     await database.close()
 
 
-number = count()
-
-
-# --- Round trips ----------------------------------------------------------------------------------
-
-
-async def trips_of(url: str, work: Any) -> int:
-    """How often `work(session)` waits for the server, once everything is prepared."""
-    async with counted(url) as (through, trips):
-        engine = create_async_engine(through, pool_size=1, max_overflow=0)
-        for _ in range(3):
-            async with Session(engine, expire_on_commit=False) as session:
-                prepared = await work(session)
-                trips.reset()
-                await prepared()
-                await asyncio.sleep(0.05)
-        await engine.dispose()
-        return trips.count
-
-
-@pytest.fixture
-async def on_postgres(postgres_url: str) -> str:
-    database = Database(postgres_url)
-    await database.create_all(Model.metadata)
-    await database.close()
-    return postgres_url
-
-
-async def test_one_new_row_is_one_round_trip(on_postgres: str):
-    async def work(session: Session) -> Any:
-        session.add(Label(name=f"label {next(number)}"))
-        return session.commit
-
-    assert await trips_of(on_postgres, work) == 1
-
-
-async def test_one_new_row_in_a_begin_block_is_one_round_trip(on_postgres: str):
-    async def work(session: Session) -> Any:
-        async def block() -> None:
-            async with session.begin():
-                session.add(Label(name=f"label {next(number)}"))
-
-        return block
-
-    assert await trips_of(on_postgres, work) == 1
-
-
-async def test_one_changed_and_one_deleted_row_are_one_round_trip_each(on_postgres: str):
-    async def change(session: Session) -> Any:
-        label = Label(name=f"label {next(number)}")
-        session.add(label)
-        await session.commit()
-        label.name += "!"
-        return session.commit
-
-    async def delete(session: Session) -> Any:
-        label = Label(name=f"label {next(number)}")
-        session.add(label)
-        await session.commit()
-        await session.delete(label, hard=True)
-        return session.commit
-
-    assert await trips_of(on_postgres, change) == 1
-    assert await trips_of(on_postgres, delete) == 1
-
-
-async def test_two_rows_need_a_transaction(on_postgres: str):
-    async def work(session: Session) -> Any:
-        session.add_all([Label(name=f"label {next(number)}"), Person(name=f"person {next(number)}")])
-        return session.commit
-
-    assert await trips_of(on_postgres, work) == 4
-
-
-async def test_a_thousand_rows_of_one_class_are_three_round_trips(on_postgres: str):
-    async def insert(session: Session) -> Any:
-        session.add_all([Label(name=f"label {next(number)}") for _ in range(1_000)])
-        return session.commit
-
-    async def change(session: Session) -> Any:
-        labels = [Label(name=f"label {next(number)}") for _ in range(1_000)]
-        session.add_all(labels)
-        await session.commit()
-        for each in labels:
-            each.name += "!"
-        return session.commit
-
-    assert await trips_of(on_postgres, insert) == 3
-    assert await trips_of(on_postgres, change) == 3
+counted_defaults = count()
 
 
 # --- A row that commits by itself -----------------------------------------------------------------
@@ -369,8 +278,22 @@ class Parcel(Base):
     marks: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
+class Part(Base):
+    """Over a subquery, into which nothing can be inserted, and SQLAlchemy says nothing."""
+
+    __table__ = select(Parcel.__table__.c["key of it"].label("key")).subquery()
+    __mapper_args__ = {"primary_key": [__table__.c.key]}
+
+
+class Counted(Base):
+    __tablename__ = "counted"
+    key: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(UTCDateTime)
+    number: Mapped[int] = mapped_column(default=lambda: next(counted_defaults))
+
+
 class Echo(Base):
-    """A default that looks at the row."""
+    """Defaults that look at the row, and ask the database."""
 
     __tablename__ = "echo"
     key: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -378,6 +301,7 @@ class Echo(Base):
     heard: Mapped[str] = mapped_column(
         default=lambda context: context.get_current_parameters()["said"].upper()
     )
+    asked: Mapped[int] = mapped_column(default=lambda context: context.connection.scalar(select(literal(7))))
 
 
 async def test_new_rows_of_every_shape_are_stored(backend_url: str):
@@ -393,7 +317,10 @@ async def test_new_rows_of_every_shape_are_stored(backend_url: str):
         session.add_all([*plain, *others, Echo(key=1, said="hello")])
         with watch_queries() as queries:
             await session.commit()
-        assert {each.native for each in queries} == {True}
+        assert {each.entity or each.reason for each in queries} == {
+            "Parcel",
+            "a default that is given SQLAlchemy's context, and may use its connection",
+        }
         assert (plain[0].weight, plain[0].code, others[1].code) == (5, "made", "given")
         assert not inspect(plain[0]).modified
     async with database.session() as session:
@@ -407,7 +334,8 @@ async def test_new_rows_of_every_shape_are_stored(backend_url: str):
             "null": (None, 5, "given", None),
             "counted": (None, 0, "made", None),
         }
-        assert (await session.scalars(select(Echo.heard))).one() == "HELLO"
+        echo = (await session.scalars(select(Echo))).one()
+        assert (echo.heard, echo.asked) == ("HELLO", 7)
         session.add(Parcel(key="light"))
         with (
             pytest.warns(SAWarning, match="conflicts with persistent instance"),
@@ -423,80 +351,39 @@ async def test_new_rows_of_every_shape_are_stored(backend_url: str):
     await database.close()
 
 
-# --- Refreshing -----------------------------------------------------------------------------------
+# --- Out of the ordinary --------------------------------------------------------------------------
 
 
-async def test_instances_of_one_flush_are_refreshed_together(database: Database):
-    async with database.session() as session:
-        labels = [Label(name=f"label {n}") for n in range(250)]
-        session.add_all(labels)
-        await session.commit()
-        async with database.session() as other:
-            for each in (await other.exec(select(Label))).all():
-                each.name += "!"
-            await other.commit()
-        with watch_queries() as queries:
-            for each in labels:
-                await session.refresh(each)
-        assert len(queries) == 2
-        assert [each.name for each in labels] == [f"label {n}!" for n in range(250)]
-
-
-async def test_only_what_is_refreshed_changes(database: Database):
-    async with database.session() as session:
-        one, other = Label(name="one"), Label(name="other")
-        session.add_all([one, other])
-        await session.commit()
-        async with database.session() as elsewhere:
-            for each in (await elsewhere.exec(select(Label))).all():
-                each.name += "!"
-            await elsewhere.commit()
-        await session.refresh(one)
-        assert (one.name, other.name) == ("one!", "other")
-        async with database.session() as elsewhere:
-            for each in (await elsewhere.exec(select(Label))).all():
-                each.name += "?"
-            await elsewhere.commit()
-        await session.refresh(other)
-        assert other.name == "other!?", "the task has waited since its row was fetched"
-
-
-async def test_a_refresh_flushes_the_others_and_forgets_its_own_changes(database: Database):
-    async with database.session() as session:
-        one, other = Label(name="one"), Label(name="other")
-        session.add_all([one, other])
-        await session.commit()
-        one.name, other.name = "lost", "sent"
-        await session.refresh(one)
-        await session.refresh(other)
-        assert (one.name, other.name) == ("one", "sent")
-        await session.commit()
-
-
-async def test_a_row_that_is_gone_cannot_be_refreshed(database: Database):
-    async with database.session() as session:
-        one, other = Label(name="one"), Label(name="other")
-        session.add_all([one, other])
-        await session.commit()
-        async with database.session() as elsewhere:
-            await elsewhere.delete(await elsewhere.get_one(Label, other.id), hard=True)
-            await elsewhere.commit()
-        await session.refresh(one)
-        with pytest.raises(InvalidRequestError, match="Could not refresh"):
-            await session.refresh(other)
-        with pytest.raises(InvalidRequestError, match="not persistent"):
-            await session.refresh(Label(name="new"))
-
-
-async def test_a_key_that_comes_back_otherwise_is_refreshed_by_sqlalchemy(tmp_path: Path):
-    database = Database(f"sqlite:///{tmp_path / 'keys.db'}")
+async def test_a_class_over_a_subquery_is_flushed_as_sqlalchemy_does(backend_url: str):
+    database = Database(backend_url)
     await database.create_all(Base.metadata)
     async with database.session() as session:
-        number: Any = 10
-        parcels = [Parcel(key=number, label="a"), Parcel(key="b", label="b")]
-        session.add_all(parcels)
+        session.add(Part(key="a"))
         await session.commit()
-        for each in parcels:
-            await session.refresh(each)
-        assert [each.label for each in parcels] == ["a", "b"]
+    await database.close()
+
+
+async def test_a_key_may_be_an_expression(backend_url: str):
+    database = Database(backend_url)
+    await database.create_all(Base.metadata)
+    async with database.session() as session:
+        parcel = Parcel(key="a")
+        session.add(parcel)
+        await session.commit()
+        parcel.key = func.upper(Parcel.key)
+        await session.commit()
+        assert (await session.scalars(select(Parcel.key))).all() == ["A"]
+    await database.close()
+
+
+async def test_defaults_are_called_once_for_rows_that_are_refused(backend_url: str):
+    database = Database(backend_url)
+    await database.create_all(Base.metadata)
+    async with database.session() as session:
+        before = next(counted_defaults)
+        session.add_all([Counted(key=1, at="no time"), Counted(key=2, at="none")])
+        with pytest.raises(StatementError, match=r"Counted|counted|DateTime|datetime"):
+            await session.commit()
+        assert next(counted_defaults) <= before + 3
+        await session.rollback()
     await database.close()

@@ -1,8 +1,12 @@
 """What goes native and how, and what does not and why."""
 
+import gc
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
+from weakref import ref
 
 import pytest
 from sqlalchemy import case, event, func, insert, literal, text, tuple_, union_all, update
@@ -32,7 +36,7 @@ from catalysis.engine.alchemy.states import NativeState
 from catalysis.engine.coverage import reading_of
 from catalysis.engine.plan import PLANS, VARIANTS, Reading, plans_of
 from catalysis.engine.purity import needs_transaction
-from tests.models import Job, Label, Person, Team
+from tests.models import Job, Label, Model, Person, Team
 
 
 @pytest.fixture
@@ -284,3 +288,21 @@ async def test_a_native_state_holds_what_sqlalchemys_does(filled: Database):
         assert ours._instance_dict() is None
         with pytest.raises(AttributeError):
             _ = ours.no_such_thing
+
+
+async def test_engines_go_when_nobody_has_them(tmp_path: Path):
+    async def use() -> ref[Any]:
+        database = Database(f"sqlite:///{tmp_path / 'one.db'}")
+        await database.create_all(Model.metadata)
+        async with database.session() as session:
+            labels = [Label(name=str(uuid4())) for _ in range(2)]
+            session.add_all(labels)
+            await session.commit()
+            await session.exec(select(Label))
+        engine = ref(database.engine.sync_engine)
+        await database.close()
+        return engine
+
+    engines = [await use() for _ in range(3)]
+    gc.collect()
+    assert [each() for each in engines] == [None] * 3

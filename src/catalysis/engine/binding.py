@@ -62,7 +62,7 @@ def context_of(reading: Reading, sent: Sent) -> Any:
     plan = reading.plan
     return compiling.execution_context(
         plan.compiled,
-        plan.detached,
+        compiling.detached_connection(reading.engine),
         sent.statement,
         reading.given,
         reading.named,

@@ -14,11 +14,10 @@ from catalysis.engine.alchemy.pooling import (
     replaces_execution,
 )
 from catalysis.engine.alchemy.sessions import HookedSession, bind_of, has_foreign_hooks
-from catalysis.engine.drivers import OWN_HOOKS, driver_of, is_driven
+from catalysis.engine.drivers import driver_of, is_driven
+from catalysis.engine.lease import OUR_LISTENERS
 from catalysis.engine.plan import Reading, plan_get, plan_reading
-from catalysis.events import OWN_HOOKS as OWN_EVENT_HOOKS
 
-_OURS = OWN_HOOKS | OWN_EVENT_HOOKS
 _ROUTING = frozenset({"mapper", "clause"})
 
 
@@ -68,7 +67,7 @@ def refused_by(session: HookedSession, bind: Engine | Connection) -> str | None:
     engine = bind.engine
     if not is_driven(engine.dialect):
         return f"the driver {engine.dialect.driver}"
-    if foreign_listeners(bind, _OURS) or replaces_execution(engine):
+    if foreign_listeners(bind, OUR_LISTENERS) or replaces_execution(engine):
         return "a listener of the engine's statements"
     if logs_statements(engine):
         return "the engine logs its statements"

@@ -112,7 +112,7 @@ class _Writer:
         for node in self.row.nodes:
             self.line(depth, f"met{node.number} = {{}}")
             if node.loads_after:
-                self.line(depth, f"after{node.number} = load.after({node.number}).states")
+                self.line(depth, f"after{node.number} = load.after({node.number})")
 
     def value(self, column: int) -> str:
         """The expression of a column's value."""

@@ -31,6 +31,9 @@ from catalysis.engine.alchemy.sessions import (
 from catalysis.engine.drivers import OWN_HOOKS, Driver
 from catalysis.events import OWN_HOOKS as EVENT_HOOKS
 
+OUR_LISTENERS = OWN_HOOKS | EVENT_HOOKS
+"""What listens to statements, and the native path does without."""
+
 
 @dataclass(slots=True)
 class Lease:
@@ -115,4 +118,4 @@ async def lease(
 
 def is_out_of_the_ordinary(connection: Connection) -> bool:
     """Whether a connection has options of its own, or somebody listens to what is executed on it."""
-    return bool(connection.get_execution_options()) or foreign_listeners(connection, OWN_HOOKS | EVENT_HOOKS)
+    return bool(connection.get_execution_options()) or foreign_listeners(connection, OUR_LISTENERS)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, bindparam, event, select
 from sqlalchemy.orm import Mapper
@@ -19,7 +19,6 @@ from catalysis.engine.alchemy.compiling import (
     Variant,
     cache_key,
     compiled_for,
-    detached_connection,
     locks_rows,
     own_execution_options,
     requires_values,
@@ -57,7 +56,6 @@ class Plan:
     needs_transaction: bool
     requires_values: bool
     """Whether it has parameters that each execution brings by name."""
-    detached: Connection
     variants: dict[Any, Variant] = field(default_factory=dict[Any, Variant])
     """The SQL and its binds, by what shapes them; most statements have one."""
     recipe: Recipe | None = None
@@ -109,18 +107,21 @@ class Reading(NamedTuple):
         return autoflushes(self.options)
 
 
-_plans: WeakKeyDictionary[Engine, dict[Hashable, Plan | Refusal]] = WeakKeyDictionary()
+_PLANS = "_catalysis_plans"
+"""Under this name an engine keeps its plans, which refer to it: so they go together."""
+_planned: WeakSet[Engine] = WeakSet()
 _clock = count()
 
 
 @event.listens_for(Mapper, "after_configured")
 def _forget_plans() -> None:
-    _plans.clear()
+    for engine in list(_planned):
+        engine.__dict__.pop(_PLANS, None)
 
 
 def plans_of(engine: Engine) -> int:
     """How many plans the engine keeps."""
-    return len(_plans.get(engine, ()))
+    return len(engine.__dict__.get(_PLANS, ()))
 
 
 def plan_reading(
@@ -206,9 +207,10 @@ def plan_get(
 
 
 def _plans_of(engine: Engine) -> dict[Hashable, Plan | Refusal]:
-    plans = _plans.get(engine)
+    plans: dict[Hashable, Plan | Refusal] | None = engine.__dict__.get(_PLANS)
     if plans is None:
-        plans = _plans[engine] = {}
+        plans = engine.__dict__[_PLANS] = {}
+        _planned.add(engine)
     return plans
 
 
@@ -246,5 +248,4 @@ def _plan(
         prepared is not statement,
         locks_rows(statement) or needs_transaction(compiled.string),
         requires_values(compiled),
-        detached_connection(engine),
     )

@@ -14,12 +14,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefault
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from catalysis.engine.alchemy.copying import cast_of, exact_name, hears_statements, maker_of, processor_of
+from catalysis.engine.alchemy.copying import cast_of, exact_name, maker_of, processor_of
 from catalysis.engine.alchemy.pooling import adapted, proxy_of
-from catalysis.engine.alchemy.sessions import autoflush, bind_of, chooses_connections, must_flush_first
+from catalysis.engine.alchemy.sessions import (
+    autoflush,
+    bind_of,
+    chooses_connections,
+    has_foreign_hooks,
+    must_flush_first,
+)
 from catalysis.engine.coverage import refused_by
 from catalysis.engine.drivers.copying import CopyTarget, copy_rows, takes_copy
-from catalysis.engine.lease import Lease
+from catalysis.engine.lease import Lease, is_out_of_the_ordinary
 from catalysis.engine.run import tell
 from catalysis.events import is_heard
 from catalysis.tools.rows import RowReader
@@ -55,7 +61,7 @@ class Copier:
     def _is_out_of_reach(self) -> bool:
         mapper: Any = self._reader.mapper
         sync, table = self._sync, mapper.local_table
-        if chooses_connections(sync) or hears_statements(sync) or not isinstance(table, Table):
+        if chooses_connections(sync) or has_foreign_hooks(sync) or not isinstance(table, Table):
             return True
         several = mapper.inherits is not None or mapper.polymorphic_on is not None or len(mapper.tables) > 1
         self._bind: Any = bind_of(sync, mapper, insert(cast("Table[Any]", table)))
@@ -90,7 +96,7 @@ class Copier:
             connection = await self._session.connection(bind_arguments={"bind": self._bind})
         held: Any = connection.sync_connection
         proxy = proxy_of(held)
-        if proxy is None or held.get_execution_options():
+        if proxy is None or is_out_of_the_ordinary(held):
             return False
         return await self._send(
             plan.target, list(zip(*columns, strict=True)), Lease(self._bind.engine, proxy, held)

@@ -48,16 +48,25 @@ def locks_rows(statement: Any) -> bool:
 
 def compiled_for(statement: Any, engine: Engine) -> SQLCompiler:
     """The statement compiled for the engine's dialect; raises whatever SQLAlchemy raises."""
-    dialect: Any = engine.dialect
-    compiled, *_ = statement._compile_w_cache(
-        dialect=dialect,
-        compiled_cache={},
-        column_keys=[],
-        for_executemany=False,
-        schema_translate_map=None,
-        linting=dialect.compiler_linting | WARN_LINTING,
-    )
+    compiled, *_ = compile_for(statement, engine, cache={})
     return compiled
+
+
+def compile_for(
+    statement: Any, engine: Any, columns: Sequence[str] = (), *, many: bool = False, cache: Any
+) -> Any:
+    """The statement compiled, its values, those it was given by name, and whether SQLAlchemy's `cache` had it.
+
+    `columns`: those that an INSERT or UPDATE gives values, sorted; `many`: whether for many rows.
+    """
+    return statement._compile_w_cache(
+        dialect=engine.dialect,
+        compiled_cache=cache,
+        column_keys=list(columns),
+        for_executemany=many,
+        schema_translate_map=None,
+        linting=engine.dialect.compiler_linting | WARN_LINTING,
+    )
 
 
 def with_literal_limit(statement: Any) -> Any:
@@ -209,19 +218,6 @@ def bound_values(binds: Sequence[Bind], given: Sequence[Any]) -> list[Any]:
     return values
 
 
-def compiled_with(statement: Any, engine: Any, columns: list[str], many: bool, cache: Any) -> Any:
-    """An INSERT compiled for these columns, from SQLAlchemy's cache where it is there."""
-    compiled, *_ = statement._compile_w_cache(
-        dialect=engine.dialect,
-        compiled_cache=cache,
-        column_keys=columns,
-        for_executemany=many,
-        schema_translate_map=None,
-        linting=engine.dialect.compiler_linting | WARN_LINTING,
-    )
-    return compiled
-
-
 # --- SQLAlchemy's execution context over rows that we fetch ---------------------------------------
 
 
@@ -271,9 +267,18 @@ class _CursorSource:
 _SOURCE = cast("Any", _CursorSource())
 
 
+_DETACHED = "_catalysis_detached_connection"
+
+
 def detached_connection(engine: Engine) -> Connection:
-    """A `Connection` of the engine that is connected to nothing, for results to refer to."""
-    return Connection(engine, connection=_SOURCE, _has_events=False)
+    """A `Connection` of the engine that is connected to nothing, for results to refer to.
+
+    It is kept with the engine, which it refers to, so that both go together.
+    """
+    kept = engine.__dict__
+    if _DETACHED not in kept:
+        kept[_DETACHED] = Connection(engine, connection=_SOURCE, _has_events=False)
+    return kept[_DETACHED]
 
 
 def execution_context(

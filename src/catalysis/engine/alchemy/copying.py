@@ -28,11 +28,6 @@ _KNOWN = (
 """Types whose values are the driver's parameters as their bind processors leave them; with all their subclasses."""
 
 
-def hears_statements(session: Any) -> bool:
-    """Whether somebody but us listens to the session's statements, who may want to change them."""
-    return len(session.dispatch.do_orm_execute) > getattr(session, "own_statement_hooks", 0)
-
-
 def cast_of(column: Column[Any], dialect: Dialect) -> str | None:
     """The type that an INSERT casts the column's parameter to, in SQL; None if a value is more than a parameter."""
     kind: Any = column.type.dialect_impl(dialect)

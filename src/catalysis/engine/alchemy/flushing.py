@@ -8,15 +8,15 @@ SQLAlchemy's own result.
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Table
 from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.orm import unitofwork
-from sqlalchemy.sql.compiler import WARN_LINTING
+from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.util import topological
 
-from catalysis.engine.alchemy.compiling import detached_connection, fetched_from
+from catalysis.engine.alchemy.compiling import compile_for, detached_connection, fetched_from
+from catalysis.engine.alchemy.copying import maker_of
 from catalysis.engine.alchemy.saving import save_new
 from catalysis.models import OWN_MAPPER_HOOKS
 
@@ -125,12 +125,13 @@ def become_native(flush: Any, connect: Callable[[NativeFlush, Any], Any]) -> Non
 def _sends_a_row(action: Any) -> bool:
     """Whether an action is for the row of an instance alone: at most one statement, if the mapper has one table."""
     if isinstance(action, (_private._SaveUpdateAll, _private._DeleteAll)):
-        mapper = action.mapper
+        mapper, table = action.mapper, action.mapper.local_table
         return (
-            len(mapper.tables) == 1
+            _is_table(table)
+            and len(mapper.tables) == 1
             and not mapper.polymorphic_map
-            and mapper.primary_key == tuple(mapper.local_table.primary_key)
-            and not any(each.deferrable or each.initially for each in mapper.local_table.constraints)
+            and mapper.primary_key == tuple(table.primary_key)
+            and not any(each.deferrable or each.initially for each in table.constraints)
         )
     if isinstance(action, _private._ProcessAll):
         relationship = action.dependency_processor.prop
@@ -138,14 +139,20 @@ def _sends_a_row(action: Any) -> bool:
     return False
 
 
+def _is_table(selectable: Any) -> bool:
+    """Whether it is a table, and not a subquery or join that a class is mapped to."""
+    return isinstance(selectable, Table)
+
+
 def _cannot_fail_afterwards(state: Any) -> bool:
     """Whether the unit of work has nothing to refuse about an instance once its row is written."""
     mapper = state.mapper
-    known = [mapper._columntoproperty[column].key for column in mapper.primary_key]
+    key = [state.dict.get(mapper._columntoproperty[column].key) for column in mapper.primary_key]
+    known = not any(value is None or isinstance(value, ClauseElement) for value in key)
     return (
         mapper.version_id_generator is not False
         and not state.manager.dispatch.refresh_flush
-        and (mapper.local_table.autoincrement_column is not None or None not in map(state.dict.get, known))
+        and (known or mapper.local_table.autoincrement_column is not None)
     )
 
 
@@ -199,37 +206,40 @@ class Gateway:
         return self._send(Write(sql, rows, returns=False, counts=False)) is not None
 
     def _context(self, statement: Any, rows: list[Any], options: Mapping[str, Any]) -> tuple[Any, str]:
-        """SQLAlchemy's context of the execution, with values bound, or None; and why it would have to execute it."""
+        """SQLAlchemy's context of the execution, with values bound, or None; and why it would have to execute it.
+
+        Raises:
+            StatementError: a value cannot be bound, or a default fails; as SQLAlchemy raises it.
+        """
         many = len(rows) > 1
         try:
             compiled, *values = self._compiled(statement, rows, options, many)
             if many and compiled._insertmanyvalues and compiled._insertmanyvalues.embed_values_counter:
                 # Its SQL counts the rows of one long VALUES; we send them one by one, in a pipeline.
                 compiled, *values = self._compiled(statement, rows, options, False)
-            if (reason := _needs_sqlalchemy(compiled)) is not None:
-                return None, reason
-            context = fetched_from(compiled, _detached(self.engine), rows, options, statement, *values)
         except Exception:  # SQLAlchemy will meet it too, and raise it as its own
             return None, "only SQLAlchemy can say what is wrong with it"
-        return context, "a connection with options of its own"
+        if (reason := _needs_sqlalchemy(compiled)) is not None:
+            return None, reason
+        reason, detached = "a connection with options of its own", detached_connection(self.engine)
+        try:
+            return fetched_from(compiled, detached, rows, options, statement, *values), reason
+        except (
+            Exception
+        ) as error:  # the defaults have been called, so it is not for SQLAlchemy to try once more
+            self._fall_back(reason)._handle_dbapi_exception(error, str(compiled), rows, None, None)
+            raise
 
     def _compiled(self, statement: Any, rows: list[Any], options: Mapping[str, Any], many: bool) -> Any:
-        """The statement compiled for these columns, its values, those it was given by name, and if it was cached."""
         engine: Any = self.engine
-        return statement._compile_w_cache(
-            dialect=engine.dialect,
-            compiled_cache=options.get("compiled_cache", engine._compiled_cache),
-            column_keys=sorted(rows[0]) if rows else [],
-            for_executemany=many,
-            schema_translate_map=None,
-            linting=engine.dialect.compiler_linting | WARN_LINTING,
-        )
+        cache = options.get("compiled_cache", engine._compiled_cache)
+        return compile_for(statement, engine, sorted(rows[0]) if rows else (), many=many, cache=cache)
 
 
 def _as_rows(parameters: Any) -> Any:
     if parameters is None:
         return []
-    return parameters if type(parameters) is list else [parameters]  # pyright: ignore[reportUnknownVariableType]
+    return [parameters] if isinstance(parameters, Mapping) else parameters
 
 
 def _has_own_type(column: Any) -> bool:
@@ -256,26 +266,22 @@ def _needs_sqlalchemy(compiled: Any) -> str | None:
 def _reason(compiled: Any) -> str | None:
     defaults = [column.default for column in compiled.insert_prefetch]
     defaults += [column.onupdate for column in compiled.update_prefetch]
-    if any(each is not None and (each.is_sequence or each.is_clause_element) for each in defaults):
+    if any(each is None or each.is_sequence or each.is_clause_element for each in defaults):
         return "a default that is a statement of its own"
+    if any(each.is_callable and maker_of(each) is None for each in defaults):
+        return "a default that is given SQLAlchemy's context, and may use its connection"
     if compiled.literal_execute_params or compiled.post_compile_params:
         return "values written into the SQL"
     return None
 
 
-_detached_connections: WeakKeyDictionary[Engine, Any] = WeakKeyDictionary()
-_counting_dialects: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-
-
-def _detached(engine: Engine) -> Any:
-    if engine not in _detached_connections:
-        _detached_connections[engine] = detached_connection(engine)
-    return _detached_connections[engine]
+_COUNTING = "_catalysis_counting"
 
 
 def _counting(dialect: Any) -> Any:
     """The dialect, as one whose driver counts the rows of a statement for many: ours does."""
-    if dialect not in _counting_dialects:
-        _counting_dialects[dialect] = counting = copy(dialect)
+    if _COUNTING not in dialect.__dict__:
+        counting = copy(dialect)
         counting.supports_sane_multi_rowcount = True
-    return _counting_dialects[dialect]
+        setattr(dialect, _COUNTING, counting)  # with which it goes: its parts refer to the dialect
+    return getattr(dialect, _COUNTING)

@@ -145,10 +145,11 @@ class Load:
                 state.runid = self.number
         self.met_again.clear()
 
-    def after(self, number: int) -> Any:
-        """What SQLAlchemy will load after the rows for the instances of a node."""
-        self.processor(number)  # which registers it
-        return self.context.post_load_paths[self.recipe.row.nodes[number].load_path.path]
+    def after(self, number: int) -> dict[Any, Any]:
+        """Where a node's instances go for which SQLAlchemy will load something after the rows."""
+        self.processor(number)  # which registers it, unless relationships have led back to where they began
+        found = self.context.post_load_paths.get(self.recipe.row.nodes[number].load_path.path)
+        return {} if found is None else found.states
 
     def take_post_loads(self, *, again: bool = False) -> list[Callable[[], None]]:
         """What is to be loaded now, a function for each relationship; each may note more.  Inside greenlets.

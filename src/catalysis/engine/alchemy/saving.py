@@ -9,24 +9,35 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.sql.elements import ClauseElement
 
-from catalysis.engine.alchemy.compiling import compiled_with
+from catalysis.engine.alchemy.compiling import compile_for
+from catalysis.engine.alchemy.copying import maker_of
 
 BINDINGS = 100
 """The most ways to give a class's attributes that are kept."""
 _BY_AGE = attrgetter("insert_order")
 
 
+class Default(NamedTuple):
+    """What Python fills in where an instance gives nothing."""
+
+    attribute: str
+    place: int
+    """Of the driver's parameters."""
+    make: Callable[[], Any]
+    processor: Callable[[Any], Any] | None
+
+
 class Binding(NamedTuple):
     """How the rows that give certain attributes are sent."""
 
     sql: str
-    bind: Callable[[dict[str, Any], tuple[Any, ...]], tuple[Any, ...]]
-    """From an instance's dictionary and its defaults to the driver's parameters."""
-    defaults: tuple[tuple[str, Callable[[Any], Any]], ...]
-    """The attributes that Python's defaults fill in."""
+    bind: Callable[[dict[str, Any]], list[Any]]
+    """From an instance's dictionary to the driver's parameters; None in the places of defaults."""
+    defaults: tuple[Default, ...]
 
 
 def save_new(
@@ -40,29 +51,41 @@ def save_new(
         return False
     try:
         parts = list(_parts(states, mapper, known, engine))
-    except _Unusual:
+    except (
+        Exception
+    ):  # an instance is unusual, or a value cannot be bound: SQLAlchemy will say so, if that is wrong
         return False
-    except Exception:  # a value that cannot be bound, or a default that fails: SQLAlchemy will meet it too
-        return False
-    for number, (binding, rows, filled) in enumerate(parts):
+    for number, (binding, members, rows) in enumerate(parts):
+        made = [_fill(binding, row) for row in rows] if binding.defaults else ()
         if not send(binding.sql, rows):
             assert number == 0, "what could be sent once can be sent again"
             return False
-        for state, values in filled:
-            for (name, _), value in zip(binding.defaults, values, strict=True):
-                state.dict[name] = value
-                state.committed_state.pop(name, None)
+        for state, values in zip(members, made, strict=False):
+            for default, value in zip(binding.defaults, values, strict=True):
+                state.dict[default.attribute] = value
+                state.committed_state.pop(default.attribute, None)
     return True
+
+
+def _fill(binding: Binding, row: list[Any]) -> list[Any]:
+    """Put the defaults into a row, and return them."""
+    made = list[Any]()
+    for default in binding.defaults:
+        value = default.make()
+        made.append(value)
+        row[default.place] = value if default.processor is None else default.processor(value)
+    return made
 
 
 class _Unusual(Exception):
     """An instance is not for us."""
 
 
-Part = tuple[Binding, list[Any], list[tuple[Any, tuple[Any, ...]]]]
+Part = tuple[Binding, list[Any], list[list[Any]]]
 
 
 def _parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> Iterator[Part]:
+    """The states that give the same attributes, one after the other, and what of their rows is given."""
     table = mapper.local_table
     names = tuple(mapper._propkey_to_col[table])
     keys = [mapper._columntoproperty[column].key for column in mapper.primary_key]
@@ -72,36 +95,38 @@ def _parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> Itera
     def given(state: Any) -> tuple[str, ...]:
         values = state.dict
         key = tuple([values.get(name) for name in keys])
-        if state.key is not None or None in key or (mapper._identity_class, key, None) in known:
+        lacks = any(each is None for each in key)
+        if lacks or state.key is not None or (mapper._identity_class, key, None) in known:
             raise _Unusual
         return tuple([name for name in names if name in always or values.get(name) is not None])
 
     for attributes, group in groupby(sorted(states, key=_BY_AGE), given):
         members = list(group)
         binding = _binding(mapper, attributes, engine, many=len(members) > 1)
-        rows, filled = list[Any](), list[Any]()
         for state in members:
-            values = state.dict
             for name in attributes:
-                value = values.get(name)
+                value = state.dict.get(name)
                 if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
                     raise _Unusual
-            made = tuple([make(None) for _, make in binding.defaults])
-            rows.append(binding.bind(values, made))
-            if made:
-                filled.append((state, made))
-        yield binding, rows, filled
+        yield binding, members, [binding.bind(state.dict) for state in members]
 
 
 # --- What is decided once -------------------------------------------------------------------------
 
-_KEPT = "_catalysis_saves_plainly"
+_PLAIN = "_catalysis_saves_plainly"
 
 
 def _is_plain(mapper: Any) -> bool:
-    if _KEPT not in mapper.__dict__:
-        setattr(mapper, _KEPT, _would_be_plain(mapper))
-    return getattr(mapper, _KEPT)
+    if _PLAIN not in mapper.__dict__:  # SQLAlchemy forgets it when the mapper gets another attribute
+        mapper._set_memoized_attribute(_PLAIN, _Kind(_would_be_plain(mapper)))
+    return mapper.__dict__[_PLAIN].is_plain
+
+
+class _Kind:
+    """What was found out about a mapper; another when it was found out anew."""
+
+    def __init__(self, is_plain: bool) -> None:
+        self.is_plain = is_plain
 
 
 def _would_be_plain(mapper: Any) -> bool:
@@ -124,17 +149,27 @@ def _would_be_plain(mapper: Any) -> bool:
 
 
 def _has_python_default(column: Any) -> bool:
-    default = column.default
+    return _maker(column.default) is not None
+
+
+def _maker(default: Any) -> Callable[[], Any] | None:
+    """What makes the values of a default; None if it is the server's, or looks at the row that it is for."""
     if default is None:
-        return False
-    # SQLAlchemy wraps a function that takes no context, and one that wants it is handed nothing here.
-    return default.is_scalar or (default.is_callable and hasattr(default.arg, "__wrapped__"))
+        return None
+    if default.is_scalar:
+        value = default.arg
+        return lambda: value
+    return maker_of(default) if default.is_callable else None
+
+
+_BINDINGS = "_catalysis_bindings"
+"""Under this name an engine keeps them, as the processors in them may refer to its dialect."""
 
 
 def _binding(mapper: Any, attributes: tuple[str, ...], engine: Any, *, many: bool) -> Binding:
-    kept: dict[Any, Binding | None] = mapper._memo(
-        ("catalysis bindings", engine.dialect), dict[Any, Binding | None]
-    )
+    of_engine: WeakKeyDictionary[_Kind, dict[Any, Binding | None]]
+    of_engine = engine.__dict__.setdefault(_BINDINGS, WeakKeyDictionary())
+    kept = of_engine.setdefault(mapper.__dict__[_PLAIN], {})
     if (attributes, many) not in kept:
         if len(kept) >= BINDINGS:
             kept.clear()
@@ -149,35 +184,22 @@ def _make_binding(mapper: Any, attributes: tuple[str, ...], engine: Any, *, many
     columns = mapper._propkey_to_col[table]
     given = {columns[name].key: name for name in attributes}
     statement = mapper._memo(("insert", table), table.insert)
-    compiled = compiled_with(statement, engine, sorted(given), many, mapper._compiled_cache)
+    compiled, *_ = compile_for(statement, engine, sorted(given), many=many, cache=mapper._compiled_cache)
     prefetched = {each.key: each for each in compiled.insert_prefetch}
     if compiled.postfetch or compiled.effective_returning or not compiled.positional:
         return None
-    if not all(_has_python_default(each) for each in prefetched.values()):
-        return None
-    defaults = list[tuple[str, Callable[[Any], Any]]]()
-    names, parts = dict[str, Any](), list[str]()
-    for n, name in enumerate(compiled.positiontup):
+    defaults, names, parts = list[Default](), dict[str, Any](), list[str]()
+    for place, name in enumerate(compiled.positiontup):
+        processor = compiled._bind_processors.get(name)
         if name in given:
             value = f"values.get({given[name]!r})"
-        elif name in prefetched:
-            column = prefetched[name]
-            value = f"made[{len(defaults)}]"
-            default = column.default.arg
-            defaults.append(
-                (
-                    mapper._columntoproperty[column].key,
-                    default if column.default.is_callable else _always(default),
-                )
-            )
+            names[f"P{place}"] = processor
+            parts.append(value if processor is None else f"P{place}({value})")
+        elif name in prefetched and (make := _maker(prefetched[name].default)) is not None:
+            attribute = mapper._columntoproperty[prefetched[name]].key
+            defaults.append(Default(attribute, place, make, processor))
+            parts.append("None")
         else:
             return None
-        if (processor := compiled._bind_processors.get(name)) is not None:
-            names[f"P{n}"], value = processor, f"P{n}({value})"
-        parts.append(value)
-    source = f"lambda values, made: ({', '.join(parts)},)"
+    source = f"lambda values: [{', '.join(parts)}]"
     return Binding(compiled.string, eval(source, names), tuple(defaults))  # noqa: S307 - our own source
-
-
-def _always(value: Any) -> Callable[[Any], Any]:
-    return lambda context: value

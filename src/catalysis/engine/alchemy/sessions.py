@@ -253,8 +253,8 @@ def is_plain(mapper: Any) -> bool:
             and not any(each.deferred for each in mapper.column_attrs)
             and all(each.lazy in ("select", "raise", "raise_on_sql") for each in mapper.relationships)
         )
-        setattr(mapper, _PLAIN, plain)
-    return getattr(mapper, _PLAIN)
+        mapper._set_memoized_attribute(_PLAIN, plain)  # forgotten when it gets another attribute
+    return mapper.__dict__[_PLAIN]
 
 
 def expire_whole(session: Any, instance: Any) -> None:
@@ -306,8 +306,7 @@ def autoflush(session: Any) -> None:
 
 def has_foreign_hooks(session: Any) -> bool:
     """Whether somebody else listens to the session's statements, or to the instances they load."""
-    heard = session.dispatch
-    return len(heard.do_orm_execute) > session.own_statement_hooks
+    return len(session.dispatch.do_orm_execute) > getattr(session, "own_statement_hooks", 0)
 
 
 def heard_loading(session: Any) -> bool:

@@ -80,8 +80,9 @@ def _begin_immediate(conn: Connection, cursor: Any, sql: str) -> None:
 
 
 def _begins(engine: Engine) -> bool:
-    """Whether transactions that write begin with BEGIN IMMEDIATE, and ours are the only listeners for it."""
-    return _before_statement in engine.dispatch.before_cursor_execute  # pyright: ignore
+    """Whether transactions that write begin with BEGIN IMMEDIATE, by our listener."""
+    heard: Any = engine.dispatch
+    return _before_statement in heard.before_cursor_execute
 
 
 OWN_HOOKS = frozenset({_before_statement, _before_statement_in_autocommit})
