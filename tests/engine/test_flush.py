@@ -12,7 +12,7 @@ from sqlalchemy.orm.exc import FlushError, StaleDataError
 from sqlmodel import col, select
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from catalysis import Database, UncommittedChanges, watch_queries
+from catalysis import Database, Session, UncommittedChanges, watch_queries
 from tests.models import Job, Label, Person
 
 Base: Any = declarative_base()
@@ -162,20 +162,23 @@ async def test_what_may_fail_after_its_statement_has_a_transaction(backend_url: 
     await database.close()
 
 
-async def test_a_listener_to_one_connection_is_heard(database: Database):
+@pytest.mark.parametrize("of_engine", [False, True])
+async def test_a_listener_that_comes_to_a_connection_is_heard(database: Database, of_engine: bool):
     heard = list[str]()
 
     def before(conn: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
         heard.append(sql.split()[0])
 
     async with database.session() as session:
-        connection = await session.connection()
-        event.listen(connection.sync_connection, "before_cursor_execute", before)
+        connection = (await session.connection()).sync_connection
+        event.listen(connection.engine if of_engine else connection, "before_cursor_execute", before)
         session.add(Label(name="a"))
         await session.flush()
         await session.exec(select(Label))
+        async with Session(await session.connection()) as other:
+            await other.exec(select(Label))
         await session.rollback()
-    assert heard == ["INSERT", "SELECT"]
+    assert heard == ["INSERT", "SELECT", "SELECT"]
 
 
 async def test_an_expression_left_unflushed_is_reported(database: Database):

@@ -19,11 +19,11 @@ _ENGINE_EVENTS = (
 )
 
 
-def foreign_listeners(engine: Any, own: frozenset[Any]) -> bool:
+def foreign_listeners(target: Any, own: frozenset[Any]) -> bool:
     """Whether somebody but us listens to the statements of an engine or connection."""
-    if not engine._has_events:
+    if not (target._has_events or target.engine._has_events):  # a connection hears its engine's listeners too
         return False
-    heard = engine.dispatch
+    heard = target.dispatch
     for name in _ENGINE_EVENTS:
         for listener in getattr(heard, name):
             if listener not in own:
