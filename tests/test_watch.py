@@ -10,7 +10,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import select
 
 from catalysis import Database, QueryEvent, subscribe, watch_queries
-from catalysis.events import _HOOKS, CallSite
+from catalysis.events import CallSite
+from catalysis.events.hooks import _HOOKS
 from catalysis.tools.watch import QueryLog
 from tests.models import Label, Person
 

@@ -32,8 +32,8 @@ from catalysis.engine.alchemy.sessions import (
 )
 from catalysis.engine.coverage import refused_by
 from catalysis.engine.drivers import Answer, driver_of
-from catalysis.engine.lease import Lease, is_out_of_the_ordinary
-from catalysis.engine.run import tell
+from catalysis.engine.lease import OUR_LISTENERS, Lease, is_out_of_the_ordinary
+from catalysis.engine.telling import tell
 from catalysis.events import fallback_reason, is_heard
 
 
@@ -57,7 +57,11 @@ def _connect(session: HookedSession, flush: NativeFlush, mapper: Any) -> Any:
 
     if reason is not None:
         return sqlalchemys(reason)
-    alone = flush.is_alone and ends_with_flush(session, bind) and not engine_hears_begin(bind.engine)
+    alone = (
+        flush.is_alone
+        and ends_with_flush(session, bind)
+        and not engine_hears_begin(bind.engine, OUR_LISTENERS)
+    )
     send = _Sender(flush, mapper, bind, alone).send
     return Gateway(bind.engine, send, sqlalchemys, versioned=mapper.version_id_col is not None)
 
@@ -104,7 +108,8 @@ class _Sender:
         return answer
 
     async def _send(self, write: Write, lent: Lease) -> Answer:
-        ended = tell(write.sql, self._mapper) if is_heard() else None
+        values = write.rows if len(write.rows) > 1 else write.rows[0]
+        ended = tell(lent, write.sql, values, self._mapper) if is_heard() else None
         try:
             answer = await self._driver.write(
                 lent.connection,
@@ -118,7 +123,7 @@ class _Sender:
         except Exception as error:
             if ended is not None:
                 ended(None, type(error).__name__)
-            await lent.fail(error, write.sql, write.rows if len(write.rows) > 1 else write.rows[0])
+            await lent.fail(error, write.sql, values)
         except BaseException as cancelled:
             lent.give_up(cancelled, survives=self._driver.survives_cancellation)
             raise

@@ -103,7 +103,11 @@ async def lease(
         return None
     held = connection_in(transaction, bind)
     outside = held is None and not needs_transaction and is_implicit(transaction)
-    if outside and isinstance(bind, Engine) and not (hears_begin(session) or engine_hears_begin(bind)):
+    if (
+        outside
+        and isinstance(bind, Engine)
+        and not (hears_begin(session) or engine_hears_begin(bind, OUR_LISTENERS))
+    ):
         proxy = await check_out(bind.engine)
         lent = Lease(bind.engine, proxy, None)
         if driver.reads_outside(adapted(proxy), bind.dialect):

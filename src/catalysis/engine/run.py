@@ -6,8 +6,6 @@ as None goes through SQLAlchemy, whole, before anything was sent: parameters tha
 cannot be used.
 """
 
-from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 from sqlalchemy import Result
@@ -23,8 +21,9 @@ from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.learning import is_generated, load_rows
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
+from catalysis.engine.telling import tell
 from catalysis.engine.waiting import load_together
-from catalysis.events import QueryEvent, call_site, emit, is_heard, note_origin, rows_of
+from catalysis.events import is_heard, note_origin, rows_of
 
 ATTEMPTS = 2
 """How often a read outside a transaction is tried: it changes nothing, and a fresh connection may do better."""
@@ -98,7 +97,7 @@ async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
 async def _ask(reading: Reading, sent: Sent, lent: Lease) -> Answer:
     dialect = reading.engine.dialect
     driver = driver_of(dialect)
-    ended = tell(sent.sql, subject_of(reading.statement)) if is_heard() else None
+    ended = tell(lent, sent.sql, sent.parameters, subject_of(reading.statement)) if is_heard() else None
     try:
         answer = await driver.fetch(
             lent.connection, sent.sql, sent.parameters, dialect=dialect, in_transaction=lent.held is not None
@@ -115,17 +114,6 @@ async def _ask(reading: Reading, sent: Sent, lent: Lease) -> Answer:
     if lent.held is None:
         await lent.give_back()
     return answer
-
-
-def tell(sql: str, subject: Any) -> Callable[[int | None, str | None], None]:
-    """A function that tells of the statement sent now, about a mapper, given the rows or the error that came back."""
-    started = perf_counter()
-
-    def ended(rows: int | None, error: str | None) -> None:
-        entity = subject and subject.class_.__name__
-        emit(QueryEvent(sql, perf_counter() - started, rows, True, None, error, call_site(), entity))
-
-    return ended
 
 
 # --- Instances ------------------------------------------------------------------------------------

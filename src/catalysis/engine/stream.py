@@ -18,7 +18,7 @@ from catalysis.engine.drivers import Cursor, driver_of
 from catalysis.engine.learning import is_generated
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
-from catalysis.engine.run import tell
+from catalysis.engine.telling import tell
 from catalysis.events import is_heard
 
 AT_ONCE = 1_000
@@ -36,7 +36,7 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
     lent = sent and await lease(session, reading.bind, driver, needs_transaction=True)
     if sent is None or lent is None:
         return None
-    tell_of = tell(sent.sql, subject_of(reading.statement)) if is_heard() else None
+    tell_of = tell(lent, sent.sql, sent.parameters, subject_of(reading.statement)) if is_heard() else None
     try:
         cursor = await driver.open(lent.connection, sent.sql, sent.parameters, dialect=reading.engine.dialect)
     except Exception as error:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from catalysis.errors import RepeatedQuery
+from catalysis.events import is_heard, scoped
 from catalysis.loading.managed import managed
 from catalysis.tools.watch import watch_queries
 
@@ -31,12 +32,40 @@ class ManagedScope:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
         elif self.warn_repeated is None:
-            await managed(self.app(scope, receive, send))
+            await self._answer(scope, receive, send)
         else:
             with watch_queries() as queries:
                 try:
-                    await managed(self.app(scope, receive, send))
+                    await self._answer(scope, receive, send)
                 finally:
                     for each in queries.repeated(self.warn_repeated):
                         said = f"{scope.get('method', 'websocket')} {scope['path']}: {each}"
                         warnings.warn_explicit(RepeatedQuery(said), None, each.file, each.line)
+
+    async def _answer(self, scope: Message, receive: Any, send: Any) -> None:
+        if not is_heard():
+            await managed(self.app(scope, receive, send))
+            return
+        kind = "request" if scope["type"] == "http" else "websocket"
+        with scoped(kind, _name_of(scope)) as told:
+
+            async def heard_send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    told.outcome = str(message["status"])
+                await send(message)
+
+            try:
+                await managed(self.app(scope, receive, heard_send))
+            finally:
+                told.scope.name = _name_of(scope)
+
+
+def _name_of(scope: Message) -> str:
+    """Method and path, with the route's placeholders once that is known: what stands in a path may be secret."""
+    path = getattr(scope.get("route"), "path", None)
+    if path is None:
+        path = scope["path"]
+        for name, value in scope.get("path_params", {}).items():
+            if str(value):
+                path = path.replace(str(value), f"{{{name}}}")
+    return f"{scope.get('method', 'WEBSOCKET')} {path}"

@@ -8,6 +8,7 @@ from functools import wraps
 from importlib.util import find_spec
 from typing import ParamSpec, TypeVar
 
+from catalysis.events import scoped
 from catalysis.loading.managed import managed
 
 P = ParamSpec("P")
@@ -27,11 +28,14 @@ def activity(
     """
 
     def mark(function: Function[P, R]) -> Function[P, R]:
+        title = display_name or name or function.__name__
+
         @wraps(function)
         async def in_scope(*args: P.args, **kwargs: P.kwargs) -> R:
-            return await managed(function(*args, **kwargs))
+            with scoped("activity", title):
+                return await managed(function(*args, **kwargs))
 
-        in_scope.__display_name__ = display_name or name or function.__name__  # pyright: ignore[reportAttributeAccessIssue] - an attribute we add
+        in_scope.__display_name__ = title  # pyright: ignore[reportAttributeAccessIssue] - an attribute we add
         if find_spec("temporalio") is not None:
             from temporalio.activity import defn
 

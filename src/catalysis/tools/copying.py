@@ -26,7 +26,7 @@ from catalysis.engine.alchemy.sessions import (
 from catalysis.engine.coverage import refused_by
 from catalysis.engine.drivers.copying import CopyTarget, copy_rows, takes_copy
 from catalysis.engine.lease import Lease, is_out_of_the_ordinary
-from catalysis.engine.run import tell
+from catalysis.engine.telling import tell
 from catalysis.events import is_heard
 from catalysis.tools.rows import RowReader
 
@@ -108,7 +108,7 @@ class Copier:
     async def _send(self, target: CopyTarget, rows: Sequence[Sequence[Any]], lent: Lease) -> bool:
         held = cast("Connection", lent.held)
         sql = target.sql
-        ended = tell(sql, self._reader.mapper) if is_heard() else None
+        ended = tell(lent, sql, rows, self._reader.mapper) if is_heard() else None
         try:
             if target not in self._fit:
                 self._fit[target] = await takes_copy(adapted(lent.proxy), target, held.info)

@@ -31,9 +31,9 @@ def foreign_listeners(target: Any, own: frozenset[Any]) -> bool:
     return False
 
 
-def hears_begin(engine: Any) -> bool:
-    """Whether somebody hears of each BEGIN of the engine."""
-    return engine._has_events and bool(engine.dispatch.begin)
+def hears_begin(engine: Any, own: frozenset[Any]) -> bool:
+    """Whether somebody but us hears of each BEGIN of the engine."""
+    return engine._has_events and any(listener not in own for listener in engine.dispatch.begin)
 
 
 def replaces_execution(engine: Any) -> bool:

@@ -1,0 +1,57 @@
+"""One frozen `QueryEvent` a statement, with the request and transaction it belongs to, and who hears of it.
+
+Statements that SQLAlchemy runs, and all transactions, are heard through its public engine events, attached only
+while somebody listens: nobody listening costs nothing.  The native path tells of its own.  An event carries SQL and
+never a parameter's value.
+"""
+
+from catalysis.events.happened import (
+    DatabaseAddress,
+    QueryEvent,
+    Scope,
+    ScopeEvent,
+    Transaction,
+    TransactionEvent,
+)
+from catalysis.events.hooks import (
+    NOT_A_READ,
+    OWN_HOOKS,
+    address_of,
+    fallback_reason,
+    open_transactions,
+    transaction_of,
+)
+from catalysis.events.observing import heard_in_context, observe, subscribe
+from catalysis.events.origins import note_origin, origin_of, rows_of
+from catalysis.events.scopes import current_scope, scoped
+from catalysis.events.sites import CallSite, call_site
+from catalysis.events.telling import Listener, Observer, emit, is_heard
+
+__all__ = [
+    "NOT_A_READ",
+    "OWN_HOOKS",
+    "CallSite",
+    "DatabaseAddress",
+    "Listener",
+    "Observer",
+    "QueryEvent",
+    "Scope",
+    "ScopeEvent",
+    "Transaction",
+    "TransactionEvent",
+    "address_of",
+    "call_site",
+    "current_scope",
+    "emit",
+    "fallback_reason",
+    "heard_in_context",
+    "is_heard",
+    "note_origin",
+    "observe",
+    "open_transactions",
+    "origin_of",
+    "rows_of",
+    "scoped",
+    "subscribe",
+    "transaction_of",
+]

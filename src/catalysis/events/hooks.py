@@ -1,0 +1,145 @@
+"""SQLAlchemy's public engine events: the statements it runs, and all transactions; attached while somebody listens."""
+
+import time
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+
+from catalysis.events.happened import DatabaseAddress, QueryEvent, Transaction, TransactionEvent
+from catalysis.events.scopes import current_scope
+from catalysis.events.sites import call_site
+from catalysis.events.telling import emit, listeners
+
+NOT_A_READ = "not a read of a session"
+fallback_reason: ContextVar[str] = ContextVar("catalysis_fallback_reason", default=NOT_A_READ)
+"""Why the statements that SQLAlchemy runs now are not native; set around each fallback."""
+
+_addresses: WeakKeyDictionary[Engine, DatabaseAddress] = WeakKeyDictionary()
+
+
+def address_of(engine: Engine) -> DatabaseAddress:
+    """Which database an engine's statements go to."""
+    found = _addresses.get(engine)
+    if found is None:
+        url = engine.url
+        found = DatabaseAddress(engine.dialect.name, url.database, url.host, url.port)
+        _addresses[engine] = found
+    return found
+
+
+# --- Statements -----------------------------------------------------------------------------------
+
+_STARTED = "catalysis_statement_started"
+
+
+def _before(
+    conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool
+) -> tuple[str, Any]:
+    conn.info[_STARTED] = perf_counter()
+    return sql, parameters
+
+
+def _after(conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+    count = cursor.rowcount
+    _emit_from(conn, sql, parameters, rows=count if count >= 0 else None, error=None)
+
+
+def _failed(failure: ExceptionContext) -> None:
+    if failure.connection is not None and failure.statement is not None:
+        error = type(failure.original_exception).__name__
+        _emit_from(failure.connection, failure.statement, failure.parameters, rows=None, error=error)
+
+
+def _emit_from(conn: Connection, sql: str, parameters: Any, *, rows: int | None, error: str | None) -> None:
+    ended = perf_counter()
+    started = ended if conn.invalidated else conn.info.pop(_STARTED, ended)
+    happened = QueryEvent(
+        sql,
+        ended - started,
+        rows,
+        False,
+        fallback_reason.get(),
+        error,
+        call_site(),
+        None,
+        time.time() - (ended - started),
+        address_of(conn.engine),
+        current_scope(),
+        transaction_of(conn),
+    )
+    emit(happened, parameters)
+
+
+# --- Transactions ---------------------------------------------------------------------------------
+
+_open: WeakKeyDictionary[Connection, Transaction] = WeakKeyDictionary()
+"""A connection that is lost in a transaction takes its entry along."""
+
+
+def open_transactions() -> list[Transaction]:
+    """The transactions that are running, oldest first, of those that began while somebody listened."""
+    return sorted(_open.values(), key=lambda each: each.started)
+
+
+def transaction_of(connection: Connection | None) -> Transaction | None:
+    """The transaction that a connection is in, as far as it was heard of."""
+    return None if connection is None else _open.get(connection)
+
+
+def _begun(conn: Connection) -> None:
+    transaction = Transaction(address_of(conn.engine), time.time(), call_site(), current_scope())
+    _open[conn] = transaction
+    for observer in listeners.observers:
+        observer.on_transaction_begun(transaction)
+
+
+def _commits(conn: Connection) -> None:
+    _end(conn, "commit")
+
+
+def _rolls_back(conn: Connection) -> None:
+    _end(conn, "rollback")
+
+
+def _end(conn: Connection, outcome: Literal["commit", "rollback"]) -> None:
+    transaction = _open.pop(conn, None)
+    if transaction is None:  # begun before anybody listened, or a COMMIT that failed is rolled back
+        return
+    happened = TransactionEvent(transaction, time.time() - transaction.started, outcome)
+    for observer in listeners.observers:
+        observer.on_transaction_ended(happened)
+
+
+# --- While somebody listens -----------------------------------------------------------------------
+
+_HOOKS: tuple[tuple[str, Any, bool], ...] = (
+    ("before_cursor_execute", _before, True),  # with a return value SQLAlchemy keeps the function as it is
+    ("after_cursor_execute", _after, False),
+    ("handle_error", _failed, False),
+    ("begin", _begun, False),
+    ("commit", _commits, False),
+    ("rollback", _rolls_back, False),
+)
+OWN_HOOKS = frozenset({_before, _after, _begun})
+"""The listeners above that the native path does without: it emits its own events, and its reads begin nothing."""
+
+
+def attach() -> None:
+    """Begin to hear of everything; one `detach` for each."""
+    listeners.count += 1
+    if listeners.count == 1:
+        for name, hook, returns in _HOOKS:
+            event.listen(Engine, name, hook, **({"retval": True} if returns else {}))
+
+
+def detach() -> None:
+    """Hear of nothing any more, when this was the last."""
+    listeners.count -= 1
+    if listeners.count == 0:
+        for name, hook, _ in _HOOKS:
+            event.remove(Engine, name, hook)
+        _open.clear()

@@ -1,0 +1,41 @@
+"""Where instances came from: the statements of the latest loads, for errors to name."""
+
+from dataclasses import dataclass
+
+from catalysis.events.sites import CallSite, call_site
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The statement that loaded an instance."""
+
+    sql: str
+    site: CallSite | None
+
+    def __str__(self) -> str:
+        place = "" if self.site is None else f" at {self.site}"
+        sql = " ".join(self.sql.split())
+        return f"the statement{place}: {sql if len(sql) <= _SHOWN else sql[:_SHOWN] + ' …'}"
+
+
+_SHOWN = 200
+ORIGINS = 4_096
+"""The loads that are remembered; an error about an instance of an older one does not name its statement."""
+_origins: list[tuple[int, str, CallSite | None, int] | None] = [None] * ORIGINS
+
+
+def note_origin(number: int, sql: str, rows: int) -> None:
+    """Remember which statement a load was of, and its rows; SQLAlchemy numbers loads through the process."""
+    _origins[number % ORIGINS] = (number, sql, call_site(), rows)
+
+
+def rows_of(number: int | None) -> int:
+    """The rows of a load, as long as it is remembered; else 0."""
+    found = None if number is None else _origins[number % ORIGINS]
+    return found[3] if found is not None and found[0] == number else 0
+
+
+def origin_of(number: int | None) -> Origin | None:
+    """The statement of a load, as long as it is remembered."""
+    found = None if number is None else _origins[number % ORIGINS]
+    return None if found is None or found[0] != number else Origin(found[1], found[2])

@@ -1,0 +1,47 @@
+"""Requests and activities, told of while somebody listens."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal
+
+from catalysis.events.happened import Scope, ScopeEvent
+from catalysis.events.telling import listeners
+
+_current: ContextVar[Scope | None] = ContextVar("catalysis_scope", default=None)
+
+
+def current_scope() -> Scope | None:
+    """The request or activity that this task works for."""
+    return _current.get()
+
+
+@dataclass(slots=True)
+class Told:
+    """What is known of a scope only at its end."""
+
+    scope: Scope
+    outcome: str = "done"
+
+
+@contextmanager
+def scoped(kind: Literal["request", "websocket", "activity"], name: str) -> Generator[Told]:
+    """Tell of a scope for the length of the block; what is set in `Told` meanwhile is told at its end."""
+    scope = Scope(kind, name, time.time())
+    told = Told(scope)
+    for observer in listeners.observers:
+        observer.on_scope_started(scope)
+    token = _current.set(scope)
+    started = time.perf_counter()
+    try:
+        yield told
+    except BaseException as error:
+        told.outcome = type(error).__name__
+        raise
+    finally:
+        _current.reset(token)
+        happened = ScopeEvent(scope, time.perf_counter() - started, told.outcome)
+        for observer in listeners.observers:
+            observer.on_scope_ended(happened)

@@ -1,0 +1,77 @@
+"""Call sites: the line of the user's code that led to what happens now."""
+
+import inspect
+import os
+import sysconfig
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import greenlet
+import sqlalchemy
+import sqlmodel
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """A line of the user's code."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+_OURS = str(Path(__file__).parent.parent) + os.sep
+_STARTER = _OURS + "starter" + os.sep
+_LIBRARIES = (
+    _OURS,
+    *(
+        os.path.dirname(path) + os.sep
+        for path in (sqlalchemy.__file__, sqlmodel.__file__, greenlet.__file__)
+        if path
+    ),
+)
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+_SITE_PACKAGES = sysconfig.get_path("purelib") + os.sep
+
+
+@lru_cache(maxsize=10_000)
+def _is_users(file: str) -> bool:
+    if file.startswith(_STARTER):
+        return True
+    if file.startswith(_LIBRARIES) or file.startswith(
+        "<"
+    ):  # "<string>" is generated code, SQLAlchemy's for one
+        return False
+    return not file.startswith(_STANDARD_LIBRARY) or file.startswith(_SITE_PACKAGES)
+
+
+_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def call_site() -> CallSite | None:
+    """The innermost line that is neither ours, SQLAlchemy's nor the standard library's; None if there is none.
+
+    SQLAlchemy executes inside a greenlet, whose frames end at `greenlet_spawn`; the coroutine that awaits it
+    stands in the parent greenlet, so the walk goes on there.  A plain function below a coroutine is what drives
+    its task: whoever runs the event loop has not sent the statement, so the walk ends there.
+    """
+    frame = inspect.currentframe()
+    current: Any = greenlet.getcurrent()
+    in_task = False
+    while current is not None:
+        while frame is not None:
+            code = frame.f_code
+            if in_task and not code.co_flags & (_COROUTINE | inspect.CO_GENERATOR):
+                return None
+            if _is_users(code.co_filename):
+                return CallSite(code.co_filename, frame.f_lineno, code.co_qualname)
+            in_task = in_task or bool(code.co_flags & _COROUTINE)
+            frame = frame.f_back
+        current = current.parent
+        frame = current.gr_frame if current is not None else None
+    return None
