@@ -18,12 +18,15 @@ def current_scope() -> Scope | None:
     return _current.get()
 
 
+DONE = "done"
+
+
 @dataclass(slots=True)
 class Told:
     """What is known of a scope only at its end."""
 
     scope: Scope
-    outcome: str = "done"
+    outcome: str = DONE
 
 
 @contextmanager
@@ -38,7 +41,8 @@ def scoped(kind: Literal["request", "websocket", "activity"], name: str) -> Gene
     try:
         yield told
     except BaseException as error:
-        told.outcome = type(error).__name__
+        if told.outcome == DONE:
+            told.outcome = type(error).__name__
         raise
     finally:
         _current.reset(token)

@@ -56,6 +56,10 @@ class ManagedScope:
 
             try:
                 await managed(self.app(scope, receive, heard_send))
+            except Exception as error:
+                # Starlette's HTTPException, of a path that no route answers: a middleware outside makes a 404 of it.
+                told.outcome = str(getattr(error, "status_code", type(error).__name__))
+                raise
             finally:
                 told.scope.name = _name_of(scope)
 

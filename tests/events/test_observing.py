@@ -1,0 +1,162 @@
+"""Observers hear of transactions and scopes with the statements in them, and hearing changes nothing."""
+
+import asyncio
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlmodel import select
+
+from catalysis import Database, DatabaseDep, activity, uuid7
+from catalysis.events import Observer, observe, open_transactions
+from catalysis.integrations.fastapi import lifespan
+from tests.models import Label, Person
+
+
+class Heard(Observer):
+    def __init__(self) -> None:
+        self.statements, self.begun, self.ended, self.started, self.closed = [], [], [], [], []
+        self.parameters = []
+
+    def on_statement(self, happened, parameters):
+        self.statements.append(happened)
+        self.parameters.append(parameters)
+
+    def on_transaction_begun(self, transaction):
+        self.begun.append(transaction)
+
+    def on_transaction_ended(self, happened):
+        self.ended.append(happened)
+
+    def on_scope_started(self, scope):
+        self.started.append(scope)
+
+    def on_scope_ended(self, happened):
+        self.closed.append(happened)
+
+
+@pytest.fixture
+def heard():
+    observer = Heard()
+    end = observe(observer)
+    yield observer
+    end()
+    assert open_transactions() == []
+
+
+async def test_a_transaction_is_told_of_with_its_statements(database: Database, heard: Heard):
+    async with database.session() as session:
+        session.add_all([Label(name="a"), Label(name="b")])
+        await session.flush()
+        assert [each.scope for each in open_transactions()] == [None]
+        await session.execute(text("SELECT 1"))
+        await session.commit()
+        await session.exec(select(Label))
+    (ended,) = heard.ended
+    assert [ended.transaction] == heard.begun
+    assert (ended.outcome, ended.transaction.site.function) == (
+        "commit",
+        "test_a_transaction_is_told_of_with_its_statements",
+    )
+    in_it = [each.transaction is ended.transaction for each in heard.statements]
+    assert in_it == [True, True, False]  # the last read is outside of any
+    assert 0 <= ended.seconds < 5
+    for each in heard.statements:
+        assert ended.transaction.started - 5 < each.started < ended.transaction.started + 5
+
+
+async def test_a_rollback_and_a_connection_of_the_engine_are_told_of(database: Database, heard: Heard):
+    with pytest.raises(ZeroDivisionError):
+        async with database.engine.begin() as connection:
+            await connection.execute(text("SELECT 1"))
+            raise ZeroDivisionError
+    assert [each.outcome for each in heard.ended] == ["rollback"]
+    assert heard.statements[-1].transaction is heard.begun[-1]
+
+
+async def test_hearing_takes_no_read_into_a_transaction(database: Database, heard: Heard):
+    async with database.session() as session:
+        await session.exec(select(Person))
+        await asyncio.gather(*(session.get(Label, uuid7()) for _ in range(3)))
+        assert heard.begun == []
+        session.add(Label(name="alone"))
+        await session.commit()
+    assert all(each.native and each.transaction is None for each in heard.statements)
+    assert heard.begun == []  # one row, by itself
+
+
+async def test_values_are_beside_the_event_and_not_in_it(database: Database, heard: Heard):
+    async with database.session() as session:
+        await session.exec(select(Label).where(Label.name == "canary"))
+        await session.execute(text("SELECT 1 WHERE 'x' = :y"), {"y": "canary"})
+        session.add_all([Label(name="canary 1"), Label(name="canary 2")])
+        await session.commit()
+    assert "canary" not in repr(heard.statements)
+    assert all("canary" in repr(each) for each in heard.parameters)
+
+
+async def test_which_database(database: Database, heard: Heard):
+    async with database.session() as session:
+        await session.exec(select(Label))
+        await session.execute(text("SELECT 1"))
+    url = database.engine.url
+    for each in heard.statements:
+        address = each.database
+        assert (address.system, address.name) == (url.get_backend_name(), url.database)
+        assert (address.host, address.port) == (url.host, url.port)
+
+
+async def test_a_request_is_a_scope(database: Database, heard: Heard):
+    app = FastAPI(lifespan=lifespan(database))
+
+    @app.get("/labels/{secret}")
+    async def read(secret: str, db: DatabaseDep) -> int:
+        return len((await db.exec(select(Label))).all())
+
+    @app.get("/broken")
+    async def broken(db: DatabaseDep) -> None:
+        await db.exec(select(Label))
+        raise ZeroDivisionError
+
+    async with app.router.lifespan_context(app):
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+        assert (await client.get("/labels/canary")).status_code == 200
+        assert (await client.get("/nowhere")).status_code == 404
+        with pytest.raises(ZeroDivisionError):
+            await client.get("/broken")
+    told = [(each.scope.kind, each.scope.name, each.outcome) for each in heard.closed]
+    assert told == [
+        ("request", "GET /labels/{secret}", "200"),
+        ("request", "GET /nowhere", "404"),
+        ("request", "GET /broken", "ZeroDivisionError"),
+    ]
+    assert heard.started == [each.scope for each in heard.closed]
+    assert [each.scope for each in heard.statements] == [heard.started[0], heard.started[2]]
+
+
+async def test_an_activity_is_a_scope_and_its_tasks_belong_to_it(database: Database, heard: Heard):
+    async def read() -> None:
+        async with database.session() as session:
+            await session.exec(select(Label))
+
+    @activity(display_name="Count labels")
+    async def count() -> None:
+        await asyncio.gather(read(), read())
+
+    await count()
+    (ended,) = heard.closed
+    assert (ended.scope.kind, ended.scope.name, ended.outcome) == ("activity", "Count labels", "done")
+    assert [each.scope for each in heard.statements] == [ended.scope] * 2
+    await read()
+    assert heard.statements[-1].scope is None
+
+
+async def test_no_more_is_heard_after_the_end(database: Database):
+    observer = Heard()
+    end = observe(observer)
+    end()
+    end()
+    async with database.session() as session:
+        await session.exec(select(Label))
+    assert observer.statements == []
