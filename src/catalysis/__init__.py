@@ -34,10 +34,10 @@ from catalysis.settings import DatabaseSettings
 from catalysis.soft_delete import SoftDelete, hard_delete, include_deleted
 from catalysis.tools.bulk import bulk_insert, bulk_update, upsert
 from catalysis.tools.bulk_load import Loaded, bulk_load
-from catalysis.tools.explain import explain
+from catalysis.tools.explain import explain, explain_sql
 from catalysis.tools.keyset import KeysetPage, paginate_keyset
 from catalysis.tools.paginate import Page, paginate
-from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
+from catalysis.tools.query_plan import Finding, QueryPlan, QueryPlanNode
 from catalysis.tools.sets import delete_where, update_where
 from catalysis.tools.watch import QueryLog, Repeated, watch_queries
 
@@ -68,6 +68,7 @@ __all__ = [
     "DatabaseService",
     "DatabaseSettings",
     "ExplainError",
+    "Finding",
     "Health",
     "InvalidPage",
     "KeysetPage",
@@ -99,6 +100,7 @@ __all__ = [
     "delete_where",
     "exists",
     "explain",
+    "explain_sql",
     "hard_delete",
     "include_deleted",
     "load",

@@ -20,6 +20,7 @@ from sqlalchemy.sql.ddl import ExecutableDDLElement
 from sqlalchemy.sql.elements import ClauseElement
 
 from catalysis.errors import ExplainError
+from catalysis.tools.explain_sql import SQLITE_COMMAND, explain_sql, postgresql_command
 from catalysis.tools.query_plan import QueryPlan, read_postgresql, read_sqlite
 from catalysis.unsaved import ONLY_EXPLAINED
 
@@ -35,19 +36,9 @@ class _Dialect:
     """A failing or analyzing EXPLAIN leaves traces in the transaction."""
 
 
-def _postgresql_command(analyze: bool, buffers: bool) -> str:
-    # BUFFERS is said in words: from PostgreSQL 18 ANALYZE implies it, before 13 it could not stand alone.
-    options = [
-        "FORMAT JSON",
-        *["ANALYZE"][:analyze],
-        *[f"BUFFERS {str(buffers).upper()}"][: analyze or buffers],
-    ]
-    return f"EXPLAIN ({', '.join(options)}) "
-
-
 _DIALECTS = {
-    "postgresql": _Dialect(_postgresql_command, read_postgresql, needs_undoing=True),
-    "sqlite": _Dialect(lambda analyze, buffers: "EXPLAIN QUERY PLAN ", read_sqlite, needs_undoing=False),
+    "postgresql": _Dialect(postgresql_command, read_postgresql, needs_undoing=True),
+    "sqlite": _Dialect(lambda analyze, buffers: SQLITE_COMMAND, read_sqlite, needs_undoing=False),
 }
 
 
@@ -159,3 +150,6 @@ def _connection(session: Session, bind_arguments: Any, needs_undoing: bool) -> G
     with connection.begin_nested() if connection.in_transaction() else connection.begin() as undone:
         yield connection
         undone.rollback()
+
+
+__all__ = ["explain", "explain_sql"]

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,21 @@ class QueryPlanNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with a plan, and what shows it."""
+
+    code: str
+    """Which kind of fault, `seq-scan` for one; see `catalysis.tools.findings`."""
+    message: str
+    """What is wrong and what to do, in a sentence or two."""
+    evidence: str
+    """The figures or the condition of the plan that show it."""
+    node: QueryPlanNode | None
+    """The step at fault; None if it is in none of them."""
+    severity: Literal["info", "warning"] = "warning"
+
+
+@dataclass(frozen=True, slots=True)
 class QueryPlan:
     """The plan of one statement; printing it prints `text`."""
 
@@ -60,6 +75,8 @@ class QueryPlan:
     """Whether the statement was executed and the actual figures are there."""
     planning_time_ms: float | None = None
     execution_time_ms: float | None = None
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with it, the gravest first; empty where it is good."""
 
     def __str__(self) -> str:
         return self.text
