@@ -64,12 +64,25 @@ class ManagedScope:
                 told.scope.name = _name_of(scope)
 
 
+_WORDS = 1_000
+_words: set[str] = set()
+"""Parts of paths that stand in routes as they are: of those seen so far, and of no more than `_WORDS`."""
+
+
 def _name_of(scope: Message) -> str:
-    """Method and path, with the route's placeholders once that is known: what stands in a path may be secret."""
+    """Method and path, with the route's placeholders once that is known: what stands in a path may be secret.
+
+    Before that, and where there is no route, only such parts are shown as are known to stand in routes.
+    """
     path = getattr(scope.get("route"), "path", None)
-    if path is None:
+    if path is not None:
+        if len(_words) < _WORDS:
+            _words.update(part for part in path.split("/") if "{" not in part)
+    elif scope.get("path_params"):
         path = scope["path"]
-        for name, value in scope.get("path_params", {}).items():
+        for name, value in scope["path_params"].items():
             if str(value):
                 path = path.replace(str(value), f"{{{name}}}")
+    else:
+        path = "/".join(part if not part or part in _words else "…" for part in scope["path"].split("/"))
     return f"{scope.get('method', 'WEBSOCKET')} {path}"
