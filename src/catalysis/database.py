@@ -18,6 +18,7 @@ from sqlmodel import SQLModel
 from catalysis.diagnosis import check_tables
 from catalysis.engine.drivers import make_engine
 from catalysis.engine.drivers.isolation import Isolation
+from catalysis.events import DatabaseAddress
 from catalysis.session import Session
 from catalysis.settings import DatabaseSettings
 from catalysis.transactions import Nesting, Terms, Transactional, Work, run_transaction
@@ -167,9 +168,29 @@ class Database:
             error = type(failure).__name__
         return Health(error is None, clock() - started, self.pool_figures(), error)
 
-    def pool_figures(self) -> PoolFigures:
-        """The pool of the running loop's engine; zeros for one that does not count."""
-        pool = self.engine.pool
+    @property
+    def address(self) -> DatabaseAddress:
+        """Which database this is, as events name it."""
+        url = make_url(self.settings.url)
+        return DatabaseAddress(url.get_backend_name(), url.database, url.host, url.port)
+
+    def pool_figures(self, *, all_loops: bool = False) -> PoolFigures:
+        """The pool of the running loop's engine; zeros for one that does not count.
+
+        `all_loops`: of all engines there are, together, and from any thread; none is made.
+        """
+        if not all_loops:
+            return self._figures_of(self.engine)
+        engines = [
+            self._engines.get(loop) for each in self._engines.keyrefs() if (loop := each()) is not None
+        ]
+        every = [self._figures_of(engine) for engine in engines if engine is not None]
+        limits = [each.limit for each in every if each.limit is not None]
+        limit = sum(limits) if limits and len(limits) == len(every) else None
+        return PoolFigures(sum(each.open for each in every), sum(each.lent for each in every), limit)
+
+    def _figures_of(self, engine: AsyncEngine) -> PoolFigures:
+        pool = engine.pool
         if not isinstance(pool, QueuePool):
             return PoolFigures(0, 0, None)
         overflow = self._engine_options.get("max_overflow", self.settings.max_overflow)

@@ -49,9 +49,13 @@ def _after(conn: Connection, cursor: Any, sql: str, parameters: Any, context: An
 
 
 def _failed(failure: ExceptionContext) -> None:
-    if failure.connection is not None and failure.statement is not None:
-        error = type(failure.original_exception).__name__
-        _emit_from(failure.connection, failure.statement, failure.parameters, rows=None, error=error)
+    conn = failure.connection
+    if conn is None or failure.statement is None:
+        return
+    if not conn.invalidated and _STARTED not in conn.info:
+        return  # a native one, which has told of itself, or one that was never sent
+    error = type(failure.original_exception).__name__
+    _emit_from(conn, failure.statement, failure.parameters, rows=None, error=error)
 
 
 def _emit_from(conn: Connection, sql: str, parameters: Any, *, rows: int | None, error: str | None) -> None:
