@@ -110,6 +110,14 @@ class DatabaseSettings(BaseSettings):
         ge=2,
         description="development: warn when a request sends a statement from one line so many times",
     )
+    inspector: bool = Field(
+        default=False, description="development: show the inspector where an application has it"
+    )
+    slow_query_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="log statements that take so long, with their plan; unset: none",
+    )
     echo: bool = Field(default=False, description="log every statement, without its parameters")
 
     @field_validator("url", mode="after")
