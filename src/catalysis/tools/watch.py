@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import overload
@@ -105,10 +105,16 @@ class QueryLog(Sequence[QueryEvent]):
     def repeated(self, at_least: int = 3) -> list[Repeated]:
         """Statements sent `at_least` times from the same line, most frequent first."""
         events = [(each.sql, each.site, each.entity) for each in self._events]
-        counts = Counter((sql, site, entity) for sql, site, entity in events if site is not None)
-        return [
-            Repeated(sql, site, n, entity) for (sql, site, entity), n in counts.most_common() if n >= at_least
-        ]
+        return repeated(Counter((sql, site, entity) for sql, site, entity in events if site), at_least)
+
+
+def repeated(counts: Mapping[tuple[str, CallSite, str | None], int], at_least: int = 3) -> list[Repeated]:
+    """Those sent `at_least` times, most frequent first, of statements counted by SQL, line and mapped class."""
+    return [
+        Repeated(sql, site, n, entity)
+        for (sql, site, entity), n in Counter(counts).most_common()
+        if n >= at_least
+    ]
 
 
 LIMIT = 10_000
