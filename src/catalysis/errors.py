@@ -11,6 +11,8 @@
     ├── InvalidPage              (also ValueError)
     ├── BulkError                (also ValueError)
     ├── ExplainError
+    ├── AdviceError
+    ├── ExaminationError
     └── MigrationError
     UncommittedChanges           a UserWarning
     LoadedWhenTouched            a UserWarning
@@ -87,6 +89,14 @@ class BulkError(CatalysisError, ValueError):
 
 class ExplainError(CatalysisError):
     """A statement cannot be explained on this database."""
+
+
+class ExaminationError(CatalysisError):
+    """A database cannot be examined at all: it is not there, or the connection was lost meanwhile."""
+
+
+class AdviceError(CatalysisError):
+    """A workload cannot be read, or indexes cannot be tried on this database; the message says what to do."""
 
 
 class MigrationError(CatalysisError):
