@@ -21,7 +21,8 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from catalysis.errors import ExplainError
 from catalysis.tools.explain_sql import SQLITE_COMMAND, explain_sql, postgresql_command
-from catalysis.tools.query_plan import QueryPlan, read_postgresql, read_sqlite
+from catalysis.tools.plan_reading import read_postgresql, read_sqlite
+from catalysis.tools.query_plan import QueryPlan
 from catalysis.unsaved import ONLY_EXPLAINED
 
 

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from catalysis.engine.alchemy.adapters import driver_connection, turn_on
 from catalysis.errors import ExplainError
-from catalysis.tools.query_plan import QueryPlan, read_postgresql, read_sqlite
+from catalysis.tools.plan_reading import read_postgresql, read_sqlite
+from catalysis.tools.query_plan import QueryPlan
 
 
 @dataclass(frozen=True, slots=True)
