@@ -19,6 +19,7 @@ from catalysis.errors import InvalidPage
 from catalysis.events import CallSite
 from catalysis.integrations.asgi import ManagedScope
 from catalysis.integrations.constraints import violated_constraint
+from catalysis.integrations.slow_queries import log_slow_queries
 from catalysis.session import Session
 
 
@@ -69,7 +70,8 @@ def lifespan(
     They run in a managed scope, with their dependencies, `response_model` and websockets: touching what was not
     loaded loads it.  Routes written with `def` run in a thread, which is outside.  With `warn_repeated` set in the
     database's settings (`DATABASE_WARN_REPEATED=5`, for development) a request that sends a statement from one line
-    so many times warns `RepeatedQuery`.
+    so many times warns `RepeatedQuery`.  With `slow_query_seconds` set, statements that take so long are logged, with
+    their plans (see `catalysis.integrations.slow_queries`).
 
     It yields the state that carries `db` to mounted applications; inside a lifespan of your own:
     `async with lifespan(db)(app) as state: yield state`.
@@ -85,10 +87,14 @@ def lifespan(
             await used.create_all(None if create_tables is True else create_tables)
         within = app.router.middleware_stack  # innermost, so that no middleware's task comes between
         app.router.middleware_stack = ManagedScope(within, warn_repeated=used.settings.warn_repeated)
+        slow = used.settings.slow_query_seconds
+        log = None if slow is None else log_slow_queries(used, slow)
         try:
             yield {"database": used}
         finally:
             app.router.middleware_stack = within
+            if log is not None:
+                await log.close()
             await used.close()
 
     return live
