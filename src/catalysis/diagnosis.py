@@ -24,6 +24,11 @@ def _remember(mapper: Mapper[Any], cls: type[Any]) -> None:
     _registries.add(mapper.registry)
 
 
+def known_mappers() -> list[Mapper[Any]]:
+    """The mappers of all registries of the process."""
+    return [each for every in list(_registries) for each in every.mappers]
+
+
 def check_tables(metadata: MetaData) -> None:
     """Check that every foreign key of `metadata` names a table it holds.
 

@@ -5,13 +5,14 @@ Synchronous, because Alembic is; it is run inside `AsyncConnection.run_sync`.
 
 import asyncio
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from alembic import context
+from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.runtime.plugins import Plugin
 from alembic.script import Script
@@ -69,6 +70,25 @@ def run_environment(*models: str | MetaData, **options: Any) -> None:
         _run_online(run, settings)
     else:  # `alembic` itself is running
         asyncio.run(_run_alone(settings))
+
+
+def differences_of(connection: Connection, metadata: Sequence[MetaData]) -> list[Any]:
+    """Alembic's differences between the database and the models, as an env.py of ours would have them found."""
+    schemas = {table.schema for each in metadata for table in each.tables.values()}
+
+    def is_ours(name: str | None, kind: str, parents: Any) -> bool:
+        return kind != "schema" or name in schemas
+
+    settings = {**_options(list(metadata)), "include_schemas": schemas != {None}, "include_name": is_ours}
+    return compared(MigrationContext.configure(connection, opts=settings))
+
+
+def compared(found: MigrationContext) -> list[Any]:
+    """Alembic's differences, in a context that knows the models."""
+    with warnings.catch_warnings():
+        # SQLAlchemy does not reflect them, `indexes` does
+        warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
+        return compare_metadata(found, found.opts["target_metadata"])
 
 
 def _metadata(models: str | MetaData) -> MetaData:

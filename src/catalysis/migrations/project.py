@@ -33,25 +33,43 @@ def load_config(file: Path | None = None, *, quiet: bool = True) -> Config:
     Raises:
         MigrationError: there is none, or the folder it names is not there.
     """
+    config = find_config(file, quiet=quiet)
+    if config is None:
+        _, toml = _files(file)
+        raise MigrationError(
+            f"No migrations are configured in {toml.absolute()}: it has no [tool.alembic] with a "
+            "script_location.  Run `catalysis migrate init`, in the project's folder."
+        )
+    return config
+
+
+def find_config(file: Path | None = None, *, quiet: bool = True) -> Config | None:
+    """As `load_config`, but None where no migrations are configured.
+
+    Raises:
+        MigrationError: `file`, or the folder that the configuration names, is not there.
+    """
+    ini, toml = _files(file)
+    _tools(toml)  # says so if it cannot be read
+    config = Config(ini, toml, stdout=sys.stdout, cmd_opts=Namespace(quiet=quiet, x=[]))
+    try:
+        if config.get_alembic_option("script_location") is None:
+            return None
+        ScriptDirectory.from_config(config)
+    except CommandError as missing:
+        raise MigrationError(f"{missing}  `catalysis migrate init` makes it.") from None
+    return config
+
+
+def _files(file: Path | None) -> tuple[Path, Path]:
+    """The alembic.ini and the pyproject.toml that are meant."""
     given = file or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
     if given is not None and not given.is_file():
         raise MigrationError(f"The configuration file {given} is not there.")
     folder = given.parent if given is not None else Path()
     toml = given if given is not None and given.suffix == ".toml" else folder / "pyproject.toml"
     ini = given if given is not None and given.suffix != ".toml" else folder / "alembic.ini"
-    _tools(toml)  # says so if it cannot be read
-    config = Config(ini, toml, stdout=sys.stdout, cmd_opts=Namespace(quiet=quiet, x=[]))
-    try:
-        location = config.get_alembic_option("script_location")
-        if location is None:
-            raise MigrationError(
-                f"No migrations are configured in {toml.absolute()}: it has no [tool.alembic] with a "
-                "script_location.  Run `catalysis migrate init`, in the project's folder."
-            )
-        ScriptDirectory.from_config(config)
-    except CommandError as missing:
-        raise MigrationError(f"{missing}  `catalysis migrate init` makes it.") from None
-    return config
+    return ini, toml
 
 
 def init_project(folder: Path, models: str, root: Path = Path()) -> list[Path]:

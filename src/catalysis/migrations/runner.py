@@ -7,6 +7,7 @@ clear line.
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from sqlalchemy import Connection
 
 from catalysis.database import Database
 from catalysis.migrations.differences import describe
-from catalysis.migrations.environment import RUN, Run, Step
+from catalysis.migrations.environment import RUN, Run, Step, compared
 from catalysis.migrations.failures import explain, unreachable
 from catalysis.migrations.project import load_config
 from catalysis.migrations.turns import turn_for
@@ -94,6 +95,46 @@ async def check(database: Database, *, config: Config | None = None) -> list[str
 
     await _run(database, config, compare, writes=False)
     return differences
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Where a database stands among the revisions, and in what it differs from the models."""
+
+    at: tuple[str, ...]
+    """Its revisions: none if it was never migrated."""
+    heads: tuple[str, ...]
+    """The newest ones; none where no migrations are configured."""
+    unknown: tuple[str, ...]
+    """Those of `at` that are not in the folder."""
+    differences: list[Any] | None
+    """Alembic's, as of its `compare_metadata`; None: not looked for, since the database is not at the heads."""
+
+
+async def compare(database: Database, config: Config) -> Comparison:
+    """What `check` says, and where the database stands, for programs.
+
+    Raises:
+        MigrationError: as for `upgrade`.
+    """
+    comparisons: list[Comparison] = []
+
+    def look(found: Config) -> None:
+        scripts = ScriptDirectory.from_config(found)
+        heads = tuple(sorted(scripts.get_heads()))
+        known = {each.revision for each in scripts.walk_revisions()}
+
+        def note(at: tuple[str, ...], context: MigrationContext) -> list[Any]:
+            unknown = tuple(each for each in at if each not in known)
+            differences = compared(context) if set(at) == set(heads) else None
+            comparisons.append(Comparison(at, heads, unknown, differences))
+            return []
+
+        with EnvironmentContext(found, scripts, fn=note):
+            scripts.run_env()
+
+    await _run(database, config, look, writes=False)
+    return comparisons[0]
 
 
 async def revise(
