@@ -8,6 +8,7 @@ summary of the query".
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import zip_longest
 
 LONGEST = 10_000
 """Characters of a statement that are looked at; the rest is in no text."""
@@ -198,7 +199,7 @@ _TABLE = re.compile(_NAME)
 def _summarize(text: str) -> _Summary:
     summary = _Summary(frozenset(_WITH.findall(text)))
     pieces = _PIECE.findall(text)
-    for piece, after in zip(pieces, [*pieces[1:], ""], strict=True):
+    for piece, after in zip_longest(pieces, pieces[1:], fillvalue=""):
         summary.read(piece, after)
     return summary
 
