@@ -6,6 +6,7 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from catalysis import Database
+from catalysis.inspector import add_inspector
 from catalysis.integrations.fastapi import add_error_handlers, health_router, lifespan
 from catalysis.starter.app.errors import add_refusals
 from catalysis.starter.app.routers import api
@@ -18,6 +19,8 @@ def _operation_id(route: APIRoute) -> str:
 
 def create_app(settings: AppSettings | None = None, database: Database | None = None) -> FastAPI:
     """The application over `database` (default: the process's own, from DATABASE_*).
+
+    In development the inspector comes with it, where DATABASE_INSPECTOR=1 asks for it.
 
     Raises:
         SettingsError: `settings` is None, and the environment's cannot be used.
@@ -35,6 +38,8 @@ def create_app(settings: AppSettings | None = None, database: Database | None = 
     add_refusals(app)
     app.include_router(api)
     app.include_router(health_router())
+    if app.state.settings.environment == "development":
+        add_inspector(app, database)
 
     @app.get("/", include_in_schema=False)
     async def go_to_docs() -> RedirectResponse:  # pyright: ignore[reportUnusedFunction] - the app holds it
