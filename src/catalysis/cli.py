@@ -4,10 +4,12 @@ What a command needs is imported inside it, so that `--help` and `--version` ans
 """
 
 import asyncio
+import json
 import re
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -69,6 +71,13 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="pyproject.toml or alembic.ini; by default of this folder."),
 ]
+
+
+class FailOn(StrEnum):
+    """See `doctor`."""
+
+    error = "error"
+    warning = "warning"
 
 
 def _print_version(wanted: bool) -> None:
@@ -182,6 +191,55 @@ async def _or_complaint(work: "Awaitable[T]") -> T:
         raise
     except (SQLAlchemyError, OSError) as failure:
         raise BulkError(f"{why(failure)}  Nothing was loaded.") from failure
+
+
+@app.command()
+def doctor(
+    models: Annotated[
+        str | None,
+        typer.Option(help="The module with the tables, as in app.models; or `models` in [tool.catalysis]."),
+    ] = None,
+    no_models: Annotated[bool, typer.Option("--no-models", help="Examine the database alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    fail_on: Annotated[
+        FailOn, typer.Option(help="The least severity for which the exit code is 1.")
+    ] = FailOn.error,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODE", help="D101, its name, or D101:task.user_id; repeat it for several."),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes of the application, each with a pool of its own.")
+    ] = 1,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Examine models and database; exit code 1 if there is an error, 2 if they cannot be examined."""
+    from catalysis.doctor import Limits, examine
+    from catalysis.doctor.report import report
+    from catalysis.migrations.project import configured_models, find_config
+    from catalysis.tools.named_model import find_metadata
+
+    try:
+        found = find_config(config)
+        metadata = [] if no_models else find_metadata(models or configured_models())
+        with complaints.status("Examining…"):
+            diagnosis = _with_database(
+                url,
+                lambda database: examine(
+                    database, metadata, config=found, limits=Limits(processes), ignore=ignore or ()
+                ),
+            )
+    except CatalysisError as failure:
+        complaints.print(f"error: {failure}", markup=False, style="red")
+        raise typer.Exit(2) from None
+    if as_json:
+        typer.echo(json.dumps(diagnosis.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        for each in report(diagnosis):
+            output.print(each, soft_wrap=False)
+    if diagnosis.at_least(fail_on.value):
+        raise typer.Exit(1)
 
 
 @migrate.command()

@@ -26,7 +26,8 @@ _NUMBERED = """
 SELECT format('%I.%I', n.nspname, t.relname) AS owner, format('%I', a.attname) AS column,
     CASE a.atttypid WHEN CAST('int2' AS regtype) THEN 32767 WHEN CAST('int4' AS regtype) THEN 2147483647
         ELSE 9223372036854775807 END AS type_limit,
-    q.name AS sequence, quote_literal(q.name) AS literal, q.seqmax AS sequence_limit, q.seqincrement AS step, q.seqcycle AS cycles,
+    q.name AS sequence, quote_literal(q.name) AS literal, q.seqmax AS sequence_limit, q.seqincrement AS step,
+    q.seqcycle AS cycles,
     has_column_privilege(t.oid, a.attnum, 'SELECT')
         AND (q.oid IS NULL OR has_sequence_privilege(q.oid, 'SELECT')) AS is_readable
 FROM pg_class t

@@ -156,7 +156,7 @@ def _connections(rows: Rows, case: Case) -> Iterator[Complaint]:
     if case.pool is not None and case.pool * processes > room:
         yield CONNECTIONS.complain(
             "connections",
-            f"{processes} times {case.pool} connections may be opened, by as many processes with a pool each, and {reason}.",
+            f"{processes} times {case.pool} connections may be opened, by as many processes, and {reason}.",
             f"DATABASE_POOL_SIZE + DATABASE_MAX_OVERFLOW of {max(room // processes, 1)} at most, fewer processes, or a "
             "pooler",
         )

@@ -147,7 +147,7 @@ def _bloated(rows: Rows, case: Case) -> Iterator[Complaint]:
 _DUPLICATE = """
 SELECT * FROM (
     SELECT format('%I.%I', n.nspname, c.relname) AS index, format('%I.%I', n.nspname, t.relname) AS owner,
-        format('%I', k.conname) AS constraint, k.conname IS NOT NULL AS is_constraint,
+        quote_ident(k.conname) AS constraint, k.conname IS NOT NULL AS is_constraint,
         CAST(pg_relation_size(c.oid) AS float8) AS bytes,
         row_number() OVER same AS place, first_value(format('%I.%I', n.nspname, c.relname)) OVER same AS kept
     FROM pg_index i

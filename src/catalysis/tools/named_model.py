@@ -1,14 +1,16 @@
-"""The mapped class that a command means by a table's or a class's name."""
+"""What a command means by the name of a module with models, and by a table's or a class's name."""
 
 import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from sqlalchemy import MetaData, Table
 from sqlalchemy.orm import Mapper, registry
 
-from catalysis.errors import BulkError
+from catalysis.errors import BulkError, SettingsError
 
 
 def find_model(models: str, name: str, root: Path = Path()) -> type[Any]:
@@ -17,20 +19,10 @@ def find_model(models: str, name: str, root: Path = Path()) -> type[Any]:
     `models` is a module as in `app.models`, of `root` or its `src`; what follows a colon there is for Alembic.
 
     Raises:
-        BulkError: there is no such module or class, or more than one.
+        SettingsError: there is no such module.
+        BulkError: there is no such class, or more than one.
     """
-    module_name = models.partition(":")[0]
-    for folder in (root, root / "src"):
-        if folder.is_dir() and (place := str(folder.resolve())) not in sys.path:
-            sys.path.insert(0, place)
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as missing:
-        if missing.name is None or not f"{module_name}.".startswith(f"{missing.name}."):
-            raise  # the module is there, what it imports is not
-        raise BulkError(
-            f"There is no module {missing.name!r}.  Name that of the models: --models app.models"
-        ) from None
+    module = import_models(models, root)
     mappers = list(_mappers(vars(module).values()))
     found = [each for each in mappers if _is_called(each, name)]
     if any(each.class_.__name__ == name for each in found):
@@ -44,6 +36,55 @@ def find_model(models: str, name: str, root: Path = Path()) -> type[Any]:
     )
 
 
+def import_models(models: str, root: Path = Path()) -> ModuleType:
+    """The module before the colon of `app.models` or `app.models:Base.metadata`, of `root` or its `src`.
+
+    Raises:
+        SettingsError: there is no such module.
+    """
+    module_name = models.partition(":")[0]
+    for folder in (root, root / "src"):
+        if folder.is_dir() and (place := str(folder.resolve())) not in sys.path:
+            sys.path.insert(0, place)
+    try:
+        return import_module(module_name)
+    except ModuleNotFoundError as missing:
+        if missing.name is None or not f"{module_name}.".startswith(f"{missing.name}."):
+            raise  # the module is there, what it imports is not
+        raise SettingsError(
+            f"There is no module {missing.name!r}.  Name that of the models: --models app.models"
+        ) from None
+
+
+def find_metadata(models: str, root: Path = Path()) -> list[MetaData]:
+    """The metadata that `app.models:Base.metadata` names, or all those that the members of `app.models` belong to.
+
+    Raises:
+        SettingsError: there is no such module or metadata, or the module cannot be imported.
+    """
+    try:
+        module = import_models(models, root)
+    except SettingsError:
+        raise
+    except Exception as failure:
+        raise SettingsError(
+            f"{models.partition(':')[0]} cannot be imported: {type(failure).__name__}: {failure}"
+        ) from failure
+    path = models.partition(":")[2]
+    if not path:
+        members = list(vars(module).values())
+        found = [each.metadata for each in _registries(members)]
+        found += [each for each in members if isinstance(each, MetaData)]
+        found += [each.metadata for each in members if isinstance(each, Table)]
+        return [each for each in dict.fromkeys(found) if each.tables]
+    named: Any = module
+    for name in path.split("."):
+        named = getattr(named, name, None)
+    if not isinstance(named, MetaData):
+        raise SettingsError(f"{path} is not a MetaData of {models.partition(':')[0]}.  Correct --models.")
+    return [named]
+
+
 def _is_called(mapper: Mapper[Any], name: str) -> bool:
     table: Any = mapper.local_table
     own = mapper.inherits is None or mapper.inherits.local_table is not table
@@ -54,10 +95,15 @@ def _is_called(mapper: Mapper[Any], name: str) -> bool:
 
 def _mappers(members: Any) -> Iterator[Mapper[Any]]:
     """All mappers of the registries that the module's members belong to."""
+    for base in _registries(members):
+        yield from base.mappers
+
+
+def _registries(members: Any) -> Iterator[registry]:
     seen: set[registry] = set()
     for member in members:
         mapper: Any = vars(member).get("__mapper__") if isinstance(member, type) else None
         base = mapper.registry if mapper is not None else getattr(member, "registry", None)
         if isinstance(base, registry) and base not in seen:
             seen.add(base)
-            yield from base.mappers
+            yield base
