@@ -43,7 +43,9 @@ SETTINGS = AppSettings.load(secret_key="only for tests, and long enough for HS25
 
 def find_browser() -> str | None:
     """Where a Chromium is: what CHROMIUM names, or one on the path."""
-    return os.environ.get("CHROMIUM") or next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    return os.environ.get("CHROMIUM") or next(
+        (found for name in BROWSERS if (found := shutil.which(name))), None
+    )
 
 
 @activity(display_name="Count open tasks")
@@ -107,7 +109,9 @@ class Served:
 
 
 @contextmanager
-def served(url: str, *, host: str = "127.0.0.1", inspector: bool = True, show_parameters: bool = False) -> Iterator[Served]:
+def served(
+    url: str, *, host: str = "127.0.0.1", inspector: bool = True, show_parameters: bool = False
+) -> Iterator[Served]:
     """The starter on the database at `url`, with demo data."""
     database = Database(DatabaseSettings.load(url=url, inspector=inspector))
     asyncio.run(_prepare(database))

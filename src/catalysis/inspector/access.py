@@ -12,7 +12,7 @@ from typing import Any
 Headers = Mapping[bytes, list[bytes]]
 
 _FORWARDED = re.compile(
-    rb"x-forwarded(-.*)?|forwarded|via|(x-)?real-ip|(x-)?client-ip|x-cluster-client-ip|.*-connecting-ip"
+    rb"x-forwarded(-.*)?|forwarded|via|(x-)?real-ip|(x-|x-cluster-|true-)?client-ip|.*-connecting-ip"
 )
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?")
 

@@ -103,26 +103,28 @@ def _readable(plan: QueryPlan, *, masked: bool, is_generic: bool) -> Explained:
     def clean(text: str) -> str:
         return mask(text) if masked else text
 
-    placed = boxes(plan)
+    # SQLite's root stands for the whole and says nothing.
+    hidden = 1 if plan.root.kind == "QUERY PLAN" and plan.root.children else 0
+    placed = boxes(plan)[hidden:]
     numbers = {id(each.node): n for n, each in enumerate(placed, 1)}
     steps = tuple(
         PlanStep(
             n,
-            min(depth, 12),
-            clean(node.label),
-            tuple((name, clean(text)) for name, text in _conditions(node)),
-            node.estimated_rows,
-            node.actual_rows,
-            node.loops,
-            node.total_cost,
-            node.total_ms,
+            min(box.depth - hidden, 12),
+            clean(box.node.label),
+            tuple((name, clean(text)) for name, text in _conditions(box.node)),
+            box.node.estimated_rows,
+            box.node.actual_rows,
+            box.node.loops,
+            box.node.total_cost,
+            box.node.total_ms,
             box.left,
             box.width,
-            box.depth,
+            box.depth - hidden,
             box.share,
             box.is_expensive,
         )
-        for n, box, (node, depth) in zip(range(1, 1_000), placed, _walk(plan.root), strict=False)
+        for n, box in enumerate(placed, 1)
     )
     remarks = tuple(
         Remark(
@@ -145,12 +147,6 @@ def _readable(plan: QueryPlan, *, masked: bool, is_generic: bool) -> Explained:
         plan.planning_time_ms,
         plan.execution_time_ms,
     )
-
-
-def _walk(node: QueryPlanNode, depth: int = 0) -> Iterator[tuple[QueryPlanNode, int]]:
-    yield node, depth
-    for child in node.children:
-        yield from _walk(child, depth + 1)
 
 
 _TOLD = ("Hash Cond", "Merge Cond", "Join Filter", "Recheck Cond", "Sort Key", "Group Key", "Sort Method")

@@ -12,6 +12,8 @@ def duration(seconds: float | None) -> str:
     """`0.42 ms`, `12.3 ms`, `345 ms`, `2.10 s`, `3 min 05 s`; three figures are enough to compare."""
     if seconds is None:
         return "—"
+    if seconds == 0:
+        return "0 ms"
     ms = seconds * 1000
     if ms < 9.995:
         return f"{ms:.2f} ms"

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from catalysis.inspector import figures, views
 from catalysis.inspector.explaining import Explained, explained
 from catalysis.inspector.records import Statement
-from catalysis.inspector.sql_html import highlighted, highlighted_line
+from catalysis.inspector.sql_html import highlighted, highlighted_line, prose
 
 if TYPE_CHECKING:
     from catalysis.inspector.app import Inspector
@@ -26,6 +26,7 @@ _FILTERS = {
     "clock": figures.clock,
     "iso": figures.iso,
     "place": figures.place,
+    "prose": prose,
     "sql": highlighted,
     "sql_line": highlighted_line,
     "of_100": lambda share: f"{share * 100:.3f}".rstrip("0").rstrip("."),

@@ -15,7 +15,7 @@ def highlighted(sql: str) -> Markup:
     from sqlparse.exceptions import SQLParseError
 
     try:
-        laid_out = sqlparse.format(sql, reindent=True, wrap_after=90) if len(sql) <= _LONGEST else sql
+        laid_out = sqlparse.format(sql, reindent=True, wrap_after=70) if len(sql) <= _LONGEST else sql
     except SQLParseError:  # nested too deep for it
         laid_out = sql
     return _coloured(laid_out)
@@ -30,11 +30,15 @@ def highlighted_line(sql: str) -> Markup:
 def _coloured(sql: str) -> Markup:
     from sqlparse import lexer
 
-    parts: list[str] = []
+    # `user` and `role` are columns more often than keywords: SQLAlchemy writes those in capitals.
+    capitals = sql != sql.lower()
+    parts: list[Markup] = []
     for kind, text in lexer.tokenize(sql):
         name = _class_of(kind, text)
-        parts.append(f'<span class="{name}">{escape(text)}</span>' if name else str(escape(text)))
-    return Markup("").join(map(Markup, parts))  # each part was escaped above
+        if name == "k" and capitals and text != text.upper():
+            name = None
+        parts.append(Markup('<span class="{}">{}</span>').format(name, text) if name else escape(text))
+    return Markup("").join(parts)
 
 
 def _class_of(kind: object, text: str) -> str | None:
@@ -55,3 +59,11 @@ def _class_of(kind: object, text: str) -> str | None:
     if kind in tokens.Name.Builtin:
         return "t"
     return "e" if text == "…" else None
+
+
+def prose(text: str) -> Markup:
+    """A sentence with `code` in it."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if n % 2 else escape(part) for n, part in enumerate(parts)
+    )

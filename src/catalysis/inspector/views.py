@@ -308,20 +308,29 @@ def statement_list(statements: Sequence[Statement], order: str, wanted: str) -> 
     return sorted(matching, key=ORDERS[order], reverse=True)
 
 
+FEWEST_PLACES = 40
+"""For bars: a few calls do not fill the picture."""
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """The latest durations of a statement, as bars of a picture."""
 
     bars: tuple[Bar, ...]
     """`left` is the place, `width` here the height, both as shares of 1."""
+    width: float
+    """Of each bar."""
     seconds: tuple[float, ...]
     largest: float
     p95: float
 
 
-def history(statement: Statement, most: int = 120) -> History:
+def history(statement: Statement) -> History:
     """Oldest first; its tallest bar is the slowest of those shown."""
-    shown = list(statement.durations)[-most:]
+    shown = list(statement.durations)
+    places = max(len(shown), FEWEST_PLACES)
     largest = max(shown, default=0.0) or 1e-9
-    bars = tuple(Bar(n / most, max(0.02, each / largest)) for n, each in enumerate(shown, most - len(shown)))
-    return History(bars, tuple(shown), largest, statement.p95)
+    bars = tuple(
+        Bar(n / places, max(0.02, each / largest)) for n, each in enumerate(shown, places - len(shown))
+    )
+    return History(bars, 0.7 / places, tuple(shown), largest, statement.p95)

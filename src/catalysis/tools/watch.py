@@ -51,9 +51,10 @@ class Repeated:
 
 
 _LOOKUP = re.compile(
-    r"\bFROM (?P<from>\S+)\s+WHERE (?P<table>[\w.\"]+)\.(?P<column>[\w\"]+) = (\?|\$\d+(::\w+)?)\s*(LIMIT .*)?$"
+    r"\bFROM (?P<from>\S+)\s+WHERE (?P<table>[\w.\"]+)\.(?P<column>[\w\"]+) = (\?|\$\d+(::\w+)?)"
+    r"(\s+AND [\w.\"]+ IS NULL)?\s*(LIMIT .*)?$"
 )
-"""A statement over one table that asks for one value of one column."""
+"""A statement over one table that asks for one value of one column, and may leave deleted rows out."""
 
 
 def _line_of(event: QueryEvent) -> str:
