@@ -1,7 +1,7 @@
 """Requests and activities, told of while somebody listens."""
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,12 +10,24 @@ from typing import Literal
 from catalysis.events.happened import Scope, ScopeEvent
 from catalysis.events.telling import listeners
 
-_current: ContextVar[Scope | None] = ContextVar("catalysis_scope", default=None)
+
+@dataclass(slots=True)
+class _Running:
+    scope: Scope
+    rename: Callable[[], str | None] | None
+
+
+_current: ContextVar[_Running | None] = ContextVar("catalysis_scope", default=None)
 
 
 def current_scope() -> Scope | None:
     """The request or activity that this task works for."""
-    return _current.get()
+    running = _current.get()
+    if running is None:
+        return None
+    if running.rename is not None and (name := running.rename()) is not None:
+        running.scope.name, running.rename = name, None
+    return running.scope
 
 
 DONE = "done"
@@ -30,13 +42,20 @@ class Told:
 
 
 @contextmanager
-def scoped(kind: Literal["request", "websocket", "activity"], name: str) -> Generator[Told]:
-    """Tell of a scope for the length of the block; what is set in `Told` meanwhile is told at its end."""
+def scoped(
+    kind: Literal["request", "websocket", "activity"],
+    name: str,
+    rename: Callable[[], str | None] | None = None,
+) -> Generator[Told]:
+    """Tell of a scope for the length of the block; what is set in `Told` meanwhile is told at its end.
+
+    `rename` is asked for a better name at each statement, until it has one.
+    """
     scope = Scope(kind, name, time.time())
     told = Told(scope)
     for observer in listeners.observers:
         observer.on_scope_started(scope)
-    token = _current.set(scope)
+    token = _current.set(_Running(scope, rename))
     started = time.perf_counter()
     try:
         yield told

@@ -47,7 +47,7 @@ class ManagedScope:
             await managed(self.app(scope, receive, send))
             return
         kind = "request" if scope["type"] == "http" else "websocket"
-        with scoped(kind, _name_of(scope)) as told:
+        with scoped(kind, _name_of(scope), lambda: _name_of(scope) if "route" in scope else None) as told:
 
             async def heard_send(message: Message) -> None:
                 if message["type"] == "http.response.start":
