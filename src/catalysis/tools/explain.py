@@ -18,12 +18,21 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.ddl import ExecutableDDLElement
 from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy.util import await_only
 
+from catalysis.engine.alchemy.adapters import driver_connection, turn_on
+from catalysis.engine.drivers import is_driven
 from catalysis.errors import ExplainError
+from catalysis.events.hooks import fallback_reason
+from catalysis.tools.examining import examined
 from catalysis.tools.explain_sql import SQLITE_COMMAND, explain_sql, postgresql_command
+from catalysis.tools.findings import Statement
 from catalysis.tools.plan_reading import read_postgresql, read_sqlite
 from catalysis.tools.query_plan import QueryPlan
 from catalysis.unsaved import ONLY_EXPLAINED
+
+EXPLAINING = "an EXPLAIN of Catalysis's own"
+"""The `reason` in the event of the EXPLAIN that `explain` sends, by which listeners can leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,8 @@ async def explain(
     plans only, and `plan.analyzed` is False.  `buffers` adds PostgreSQL's block counts.
 
     Pending objects are not flushed first.  One EXPLAIN is sent: in the session's transaction if it has one, to see
-    what that has written, else on a connection of its own.
+    what that has written, else on a connection of its own.  Its event has the reason `EXPLAINING`.  Where the plan's
+    findings need facts about tables, the catalog is asked on the same connection, and no listener hears of it.
 
     Raises:
         ExplainError: the database has no EXPLAIN we know, or `statement` is none it explains.
@@ -74,7 +84,16 @@ def _explain(session: Session, statement: Executable, analyze: bool, buffers: bo
         raise ExplainError(f"{bind.dialect.name} has no EXPLAIN that Catalysis can read.")
     explained = _Explained(executing.statement, dialect.command(analyze, buffers))
     with _connection(session, executing.bind_arguments, dialect.needs_undoing) as connection:
-        return dialect.read(_answer(connection, explained, executing))
+        answer, sent = _ask(connection, explained, executing)
+        return await_only(_examined(connection, dialect.read(answer), sent))
+
+
+async def _examined(connection: Connection, plan: QueryPlan, statement: Statement) -> QueryPlan:
+    if not is_driven(connection.dialect):
+        return await examined(None, connection.dialect, plan, statement)
+    adapter: Any = connection.connection.dbapi_connection
+    async with turn_on(adapter):
+        return await examined(driver_connection(adapter), connection.dialect, plan, statement)
 
 
 def _as_executed(session: Session, statement: Executable) -> ORMExecuteState:
@@ -117,21 +136,28 @@ def _compile_explained(element: _Explained, compiler: Any, **kwargs: Any) -> str
     return element.command + compiler.process(element.statement, **kwargs)
 
 
-def _answer(connection: Connection, explained: _Explained, executing: ORMExecuteState) -> Sequence[Any]:
+def _ask(
+    connection: Connection, explained: _Explained, executing: ORMExecuteState
+) -> tuple[Sequence[Any], Statement]:
     """EXPLAIN's rows, taken from the cursor: the result would fit them to the columns of the statement inside."""
     answer: list[Any] = []
+    statement = Statement("", None)
 
     def take(conn: Any, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+        nonlocal statement
         if sql.startswith(explained.command):  # not what fetches a default
             answer.extend(cursor.fetchall())
+            statement = Statement(sql.removeprefix(explained.command), parameters)
 
     options = {k: v for k, v in executing.execution_options.items() if k == "schema_translate_map"}
     event.listen(connection, "after_cursor_execute", take)
+    token = fallback_reason.set(EXPLAINING)
     try:
         connection.execute(explained, executing.parameters, execution_options=options)
     finally:
+        fallback_reason.reset(token)
         event.remove(connection, "after_cursor_execute", take)
-    return answer
+    return answer, statement
 
 
 @contextmanager
@@ -153,4 +179,4 @@ def _connection(session: Session, bind_arguments: Any, needs_undoing: bool) -> G
         undone.rollback()
 
 
-__all__ = ["explain", "explain_sql"]
+__all__ = ["EXPLAINING", "explain", "explain_sql"]

@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from catalysis.engine.alchemy.adapters import driver_connection, turn_on
 from catalysis.errors import ExplainError
+from catalysis.tools.examining import examined, fetch_unnamed
+from catalysis.tools.findings import Statement
 from catalysis.tools.plan_reading import read_postgresql, read_sqlite
 from catalysis.tools.query_plan import QueryPlan
 
@@ -63,7 +65,7 @@ async def explain_sql(
             )
         adapter = (await connection.get_raw_connection()).dbapi_connection
         await stack.enter_async_context(turn_on(adapter))
-        return await ask(driver_connection(adapter), request)
+        return await ask(driver_connection(adapter), connection.dialect, request)
 
 
 _PLANNED = re.compile(
@@ -101,32 +103,32 @@ def postgresql_command(analyze: bool, buffers: bool) -> str:
     return f"EXPLAIN ({', '.join(options)}) "
 
 
-async def _ask_asyncpg(driver: Any, request: Request) -> QueryPlan:
+async def _ask_asyncpg(driver: Any, dialect: Any, request: Request) -> QueryPlan:
     async with _undone(driver):
         try:
-            placeholders = await _placeholders(driver, request.sql)
-            if request.parameters is None and placeholders:
-                if request.analyze:
-                    raise ExplainError(
-                        f"The statement has {placeholders} placeholder(s), and cannot be executed without their "
-                        "values: give `parameters`, or leave `analyze` out."
-                    )
-                make = generic_plan if driver.get_server_version() >= (16,) else generic_plan_by_prepare
-                return read_postgresql([[await make(driver, request.sql, placeholders)]])
-            command = postgresql_command(request.analyze, request.buffers)
-            return read_postgresql(await _fetch(driver, command + request.sql, *(request.parameters or ())))
+            plan = read_postgresql(await _answer(driver, request))
+            return await examined(driver, dialect, plan, Statement(request.sql, request.parameters))
         except Exception as failure:
             raise _refusal(failure) from None
+
+
+async def _answer(driver: Any, request: Request) -> list[Any]:
+    placeholders = await _placeholders(driver, request.sql)
+    if request.parameters is not None or not placeholders:
+        command = postgresql_command(request.analyze, request.buffers)
+        return await fetch_unnamed(driver, command + request.sql, *(request.parameters or ()))
+    if request.analyze:
+        raise ExplainError(
+            f"The statement has {placeholders} placeholder(s), and cannot be executed without their values: give "
+            "`parameters`, or leave `analyze` out."
+        )
+    make = generic_plan if driver.get_server_version() >= (16,) else generic_plan_by_prepare
+    return [[await make(driver, request.sql, placeholders)]]
 
 
 async def _placeholders(driver: Any, sql: str) -> int:
     """How many the server finds.  It also refuses a text of several statements, which EXPLAIN must not get."""
     return len((await driver.prepare(sql, name="")).get_parameters())
-
-
-async def _fetch(driver: Any, sql: str, *parameters: Any) -> list[Any]:
-    """Rows of a statement prepared without a name, so that it does not stay on the server."""
-    return await (await driver.prepare(sql, name="")).fetch(*parameters)
 
 
 _KEEP_SQL = "SELECT set_config('catalysis.explained', $1, true)"
@@ -146,9 +148,9 @@ async def generic_plan(driver: Any, sql: str, placeholders: int) -> str:
     placeholder, and the plan would be the one for NULLs; so PL/pgSQL sends it, and a setting of this transaction
     carries SQL and answer.
     """
-    await _fetch(driver, _KEEP_SQL, sql)
+    await fetch_unnamed(driver, _KEEP_SQL, sql)
     await driver.execute(_EXPLAIN_KEPT)
-    return (await _fetch(driver, _READ_KEPT))[0][0]
+    return (await fetch_unnamed(driver, _READ_KEPT))[0][0]
 
 
 async def generic_plan_by_prepare(driver: Any, sql: str, placeholders: int) -> Any:
@@ -157,11 +159,11 @@ async def generic_plan_by_prepare(driver: Any, sql: str, placeholders: int) -> A
     The NULLs are not looked at by the planner, but partitions are left out for them when the executor starts.
     """
     # By the extended protocol, which takes one statement only.
-    await _fetch(driver, f"PREPARE {_PREPARED} AS {sql}")
+    await fetch_unnamed(driver, f"PREPARE {_PREPARED} AS {sql}")
     try:
         await driver.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         nulls = ", ".join(["NULL"] * placeholders)
-        return (await _fetch(driver, f"EXPLAIN (FORMAT JSON) EXECUTE {_PREPARED} ({nulls})"))[0][0]
+        return (await fetch_unnamed(driver, f"EXPLAIN (FORMAT JSON) EXECUTE {_PREPARED} ({nulls})"))[0][0]
     except BaseException:
         await driver.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")  # nothing else is heard after an error
         raise
@@ -202,24 +204,28 @@ SQLITE_COMMAND = "EXPLAIN QUERY PLAN "
 _WANTED = re.compile(r"The current statement uses (\d+)")
 
 
-async def _ask_aiosqlite(driver: Any, request: Request) -> QueryPlan:
-    command = SQLITE_COMMAND + request.sql
+async def _ask_aiosqlite(driver: Any, dialect: Any, request: Request) -> QueryPlan:
     try:
-        try:
-            return read_sqlite(await driver.execute_fetchall(command, tuple(request.parameters or ())))
-        except sqlite3.ProgrammingError as failure:
-            wanted = _WANTED.search(str(failure))
-            if request.parameters is not None or wanted is None:
-                raise
-            # The plan is made when the statement is prepared, before values are bound.
-            return read_sqlite(await driver.execute_fetchall(command, (None,) * int(wanted[1])))
+        plan = read_sqlite(await _steps(driver, SQLITE_COMMAND + request.sql, request.parameters))
+        return await examined(driver, dialect, plan, Statement(request.sql, request.parameters))
     except Exception as failure:
         raise _refusal(failure) from None
 
 
+async def _steps(driver: Any, sql: str, parameters: Sequence[Any] | None) -> Any:
+    try:
+        return await driver.execute_fetchall(sql, tuple(parameters or ()))
+    except sqlite3.ProgrammingError as failure:
+        wanted = _WANTED.search(str(failure))
+        if parameters is not None or wanted is None:
+            raise
+        # The plan is made when the statement is prepared, before values are bound.
+        return await driver.execute_fetchall(sql, (None,) * int(wanted[1]))
+
+
 # --- Both -----------------------------------------------------------------------------------------
 
-_ASK: dict[str, Callable[[Any, Request], Awaitable[QueryPlan]]] = {
+_ASK: dict[str, Callable[[Any, Any, Request], Awaitable[QueryPlan]]] = {
     "asyncpg": _ask_asyncpg,
     "aiosqlite": _ask_aiosqlite,
 }
