@@ -1,0 +1,42 @@
+"""One figure for a plan, to compare plans by; and what is assumed of values that nobody gave.  No waiting here.
+
+PostgreSQL's is the planner's total cost.  SQLite tells none: its figure ranks plans by how they go about it, and is
+good for nothing else, so it is never shown.
+"""
+
+import re
+
+from catalysis.tools.query_plan import QueryPlan
+
+ASSUMED_LIMIT = 100
+"""Rows of a page whose LIMIT is a parameter.  The planner would take it for a tenth of all rows there are."""
+
+_SCAN, _SORT, _WALK = 100.0, 10.0, 2.0
+_LIMIT = re.compile(r"\b(LIMIT|OFFSET) \$(\d+)(?:::\w+)?", re.IGNORECASE)
+
+
+def with_assumed_limit(sql: str) -> str:
+    """The statement with a LIMIT of 100 and an OFFSET of 0 where these are parameters of their own."""
+    for found in reversed(list(_LIMIT.finditer(sql))):
+        number = int(found[2])
+        if len(re.findall(rf"\${number}\b", sql)) > 1:
+            continue
+        value = ASSUMED_LIMIT if found[1].upper() == "LIMIT" else 0
+        sql = f"{sql[: found.start()]}{found[1]} {value}{sql[found.end() :]}"
+        sql = re.sub(r"\$(\d+)", lambda each, gone=number: f"${int(each[1]) - (int(each[1]) > gone)}", sql)
+    return sql
+
+
+def figure_of(plan: QueryPlan, *, limited: bool = False) -> float:
+    """The plan's cost, or its rank on SQLite; more than 0.  `limited`: only the first rows are wanted."""
+    if plan.root.total_cost is not None:
+        return max(plan.root.total_cost, 0.01)
+    figure = 1.0
+    for node in plan.nodes():
+        if node.label.startswith("SCAN ") and node.relation:
+            figure *= _WALK if node.index and limited else _SCAN
+        elif "AUTOMATIC" in node.label:
+            figure *= _SCAN
+        elif limited and node.label.startswith("USE TEMP B-TREE FOR ORDER BY"):
+            figure *= _SORT
+    return figure

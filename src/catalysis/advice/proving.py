@@ -1,0 +1,252 @@
+"""Trials: what statements cost with indexes that are not there.  Nothing of a trial stays in the database.
+
+With hypopg the server pretends.  Otherwise the indexes are really made, in a transaction that is rolled back: its
+locks keep writers (and, while an index is left out, readers) waiting, so it is for development databases.
+"""
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from catalysis.advice.choosing import Question
+from catalysis.advice.definitions import IndexDefinition
+from catalysis.advice.figures import figure_of, with_assumed_limit
+from catalysis.advice.workload import Statement
+from catalysis.errors import ExplainError
+from catalysis.tools.explain_sql import explain_sql
+from catalysis.tools.query_plan import QueryPlan
+
+LOCK_SECONDS = 2
+"""How long a trial waits for a lock on a table, at most."""
+STATEMENT_SECONDS = 120
+"""How long making one index may take, at most."""
+
+
+@dataclass(slots=True)
+class Pretended:
+    """hypopg: hypothetical indexes, which only this connection's EXPLAIN sees.  It has B-trees and no GIN."""
+
+    connection: AsyncConnection
+    proved_by: str = "hypopg"
+    refused: dict[int, str] = field(default_factory=dict[int, str])
+    _candidates: Sequence[IndexDefinition] = ()
+    _there: dict[int, int] = field(default_factory=dict[int, int])
+
+    async def make(self, candidates: Sequence[IndexDefinition]) -> None:
+        """Try each once."""
+        self._candidates = candidates
+        for number in range(len(candidates)):
+            try:
+                await self._add(number)
+            except DBAPIError as failure:
+                self.refused[number] = f"hypopg cannot pretend it: {_said(failure)}"
+
+    async def _add(self, number: int) -> None:
+        ddl = self._candidates[number].ddl(self.connection.dialect)
+        made = text("SELECT indexrelid FROM hypopg_create_index(:ddl)")
+        self._there[number] = (await self.connection.execute(made, {"ddl": ddl})).scalar_one()
+
+    @asynccontextmanager
+    async def only(self, numbers: frozenset[int]) -> AsyncGenerator[None]:
+        """Add and take away what differs from the last time."""
+        for number in self._there.keys() - numbers:
+            await self.connection.execute(
+                text("SELECT hypopg_drop_index(:oid)"), {"oid": self._there.pop(number)}
+            )
+        for number in sorted(numbers - self._there.keys() - self.refused.keys()):
+            await self._add(number)
+        yield
+
+    async def size(self, number: int) -> int | None:
+        """As hypopg estimates it."""
+        async with self.only(frozenset({number})):
+            oid = self._there[number]
+            return await self.connection.scalar(text("SELECT hypopg_relation_size(:oid)"), {"oid": oid})
+
+
+@dataclass(slots=True)
+class Made:
+    """Real indexes in the connection's transaction, each dropped in a savepoint where it is to be left out."""
+
+    connection: AsyncConnection
+    proved_by: str = "transaction"
+    refused: dict[int, str] = field(default_factory=dict[int, str])
+    _names: dict[int, str] = field(default_factory=dict[int, str])
+
+    async def make(self, candidates: Sequence[IndexDefinition]) -> None:
+        """Make each in a savepoint of its own, so that one that cannot be made costs only itself."""
+        for number, candidate in enumerate(candidates):
+            name = f"catalysis_trial_{number}"
+            try:
+                async with self.connection.begin_nested():
+                    await self.connection.exec_driver_sql(candidate.ddl(self.connection.dialect, name=name))
+                    if any(key.is_expression for key in candidate.keys):
+                        await self._analyze(candidate)
+            except DBAPIError as failure:
+                self.refused[number] = f"it cannot be made: {_said(failure)}"
+                continue
+            self._names[number] = name
+        await self._leave_out_unusable()
+
+    async def _analyze(self, candidate: IndexDefinition) -> None:
+        """Without statistics of its expression an index looks as if it selected one row in 200."""
+        quote = self.connection.dialect.identifier_preparer.quote
+        table = candidate.table
+        await self.connection.exec_driver_sql(
+            "ANALYZE " + ".".join(quote(part) for part in (table.schema, table.name) if part)
+        )
+
+    async def _leave_out_unusable(self) -> None:
+        """Where rows were changed a moment ago, their old versions may not be in a new index, which then waits.
+
+        Source: PostgreSQL, `indcheckxmin` in `pg_index.h` and README.HOT.
+        """
+        if self.connection.dialect.name != "postgresql":
+            return
+        asked = text(
+            "SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+            "WHERE i.indcheckxmin AND c.relname LIKE 'catalysis\\_trial\\_%'"
+        )
+        waiting = set((await self.connection.execute(asked)).scalars())
+        for number, name in list(self._names.items()):
+            if name in waiting:
+                del self._names[number]
+                self.refused[number] = (
+                    "rows of its table were changed a moment ago, and it can be used only once nobody sees their old "
+                    "versions: try again after VACUUM"
+                )
+                await self.connection.exec_driver_sql(f"DROP INDEX {name}")
+
+    @asynccontextmanager
+    async def only(self, numbers: frozenset[int]) -> AsyncGenerator[None]:
+        """Drop the others, and have them back afterwards."""
+        others = [name for number, name in self._names.items() if number not in numbers]
+        savepoint = await self.connection.begin_nested()
+        try:
+            for name in others:
+                await self.connection.exec_driver_sql(f"DROP INDEX {name}")
+            yield
+        finally:
+            await savepoint.rollback()
+
+    async def size(self, number: int) -> int | None:
+        """As PostgreSQL made it."""
+        if self.connection.dialect.name != "postgresql":
+            return None
+        asked = text("SELECT pg_relation_size(CAST(:name AS regclass))")
+        return await self.connection.scalar(asked, {"name": self._names[number]})
+
+
+@dataclass(slots=True)
+class Untried:
+    """No trial is possible: candidates are refused, and statements cost what they cost."""
+
+    connection: AsyncConnection
+    proved_by: str = ""
+    refused: dict[int, str] = field(default_factory=dict[int, str])
+
+    async def make(self, candidates: Sequence[IndexDefinition]) -> None:
+        """Refuse all."""
+        hint = "the server has no hypopg, and " if self.connection.dialect.name == "postgresql" else ""
+        why = f"{hint}it was not to be made in a transaction (in_transaction=True, --prove-here)"
+        self.refused.update(dict.fromkeys(range(len(candidates)), why))
+
+    @asynccontextmanager
+    async def only(self, numbers: frozenset[int]) -> AsyncGenerator[None]:
+        """Nothing is there."""
+        yield
+
+    async def size(self, number: int) -> int | None:
+        """Unknown."""
+        return None
+
+
+Trial = Pretended | Made | Untried
+"""A connection on which `only` certain candidates are there, after `make` has tried them all.
+
+`refused` are those that could not be tried, by number, with the reason.
+"""
+
+
+@asynccontextmanager
+async def trial_on(
+    engine: AsyncEngine, extensions: frozenset[str], *, in_transaction: bool
+) -> AsyncGenerator[Trial]:
+    """A trial on a connection of its own: hypopg if it is there, else as is asked.  Nothing of it stays."""
+    async with engine.connect() as connection:
+        if "hypopg" in extensions and not in_transaction:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            try:
+                yield Pretended(connection)
+            finally:
+                await connection.exec_driver_sql("SELECT hypopg_reset()")
+        elif in_transaction:
+            await _begin(connection)
+            try:
+                yield Made(connection)
+            finally:
+                await connection.rollback()
+        else:
+            yield Untried(connection)
+
+
+async def _begin(connection: AsyncConnection) -> None:
+    if connection.dialect.name == "postgresql":
+        for setting, seconds in (
+            ("lock_timeout", LOCK_SECONDS),
+            ("statement_timeout", STATEMENT_SECONDS),
+        ):
+            await connection.exec_driver_sql(f"SET LOCAL {setting} = '{seconds}s'")
+    else:  # the driver begins no transaction for DDL
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@dataclass(slots=True)
+class Answers:
+    """Answers questions of a choice on one trial."""
+
+    trial: Trial
+    statements: Sequence[Statement]
+    unexplained: dict[int, str] = field(default_factory=dict[int, str])
+
+    async def to(self, questions: Sequence[Question]) -> Mapping[Question, float]:
+        """The figure for each; statements that cannot be explained are noted, and cost the same whatever is there."""
+        by_set: dict[frozenset[int], list[int]] = defaultdict(list)
+        for statement, there in questions:
+            by_set[there].append(statement)
+        answers: dict[Question, float] = {}
+        for there, wanted in by_set.items():
+            async with self.trial.only(there):
+                for statement in wanted:
+                    answers[statement, there] = await self._figure(statement)
+        return answers
+
+    async def _figure(self, number: int) -> float:
+        if number in self.unexplained:
+            return 1.0
+        try:
+            return figure_of(await self.plan(number), limited=self._is_limited(number))
+        except (ExplainError, DBAPIError) as failure:
+            self.unexplained[number] = str(failure) if isinstance(failure, ExplainError) else _said(failure)
+            return 1.0
+
+    def _is_limited(self, number: int) -> bool:
+        return "LIMIT" in self.statements[number].sql.upper().split()
+
+    async def plan(self, number: int) -> QueryPlan:
+        """The plan of a statement with what is there now."""
+        statement = self.statements[number]
+        sql, parameters = statement.sql, statement.parameters
+        if parameters is None and self.trial.connection.dialect.name == "postgresql":
+            sql = with_assumed_limit(sql)
+        return await explain_sql(self.trial.connection, sql, parameters)
+
+
+def _said(failure: DBAPIError) -> str:
+    """The database's words, without the address of a page and without values."""
+    return str(failure.orig).split("\n")[0].rpartition(">: ")[2][:200]
