@@ -40,7 +40,9 @@ unobserved: ContextVar[bool] = ContextVar("catalysis_inspector_unobserved", defa
 _HEAP = 128
 """Events that are put aside before they are sorted in unasked."""
 _MOST_HEAP = 512
-"""While another thread sorts, more are put aside; beyond this the oldest are lost."""
+"""While another thread sorts or reads, more are put aside; from here on they wait for it."""
+_LONGEST_WAIT = 1.0
+"""Seconds; after that the oldest are lost."""
 _MOST_VALUES = 100
 _LONGEST_VALUE = 1_000
 
@@ -81,7 +83,7 @@ class Recorder(Observer):
             return
         if len(happened.sql) > self.limits.sql:
             happened = replace(happened, sql=happened.sql[: self.limits.sql])
-        if self.keeps_parameters and parameters is not None:
+        if self.keeps_parameters:
             self._put((happened, self._text_of(parameters), _small(parameters)))
         else:
             self._put(happened)
@@ -110,10 +112,12 @@ class Recorder(Observer):
 
     def _put(self, happened: Any) -> None:
         self._heap.append(happened)
-        if len(self._heap) >= _HEAP:
-            self._sort()
+        if (waiting := len(self._heap)) >= _HEAP:
+            self._sort(_LONGEST_WAIT if waiting >= _MOST_HEAP - 1 else 0)
 
-    def _text_of(self, parameters: Any) -> str:
+    def _text_of(self, parameters: Any) -> str | None:
+        if not parameters:
+            return None
         try:
             text = self._shown.repr(parameters)
         except Exception as failure:  # a value's own __repr__ must not fail the statement
@@ -122,9 +126,9 @@ class Recorder(Observer):
 
     # --- Sorting in -------------------------------------------------------------------------------
 
-    def _sort(self) -> None:
-        """Sort in what was put aside, unless another thread is at it."""
-        if self._sorting.acquire(blocking=False):
+    def _sort(self, longest_wait: float) -> None:
+        """Sort in what was put aside, unless another thread is at it for so many seconds."""
+        if self._sorting.acquire(blocking=longest_wait > 0, timeout=longest_wait or -1):
             try:
                 self._sort_all()
             finally:
