@@ -136,10 +136,10 @@ def _few_joined(case: Case, node: QueryPlanNode, join: QueryPlanNode, condition:
     """A join that keeps much of the table is best served by reading it whole."""
     if node.actual_rows is not None and join.actual_rows is not None and node.loops:
         loops = node.loops / node.processes
-        read, kept = node.actual_rows * node.processes, (join.total_rows or 0) / loops
+        read = (node.actual_rows + removed_rows(node)) * node.processes
+        kept = (join.total_rows or 0) / loops
     else:
-        rows = _rows_of(case, node.relation)
-        read, kept = rows or 0, (join.estimated_rows or 0) * divisor(join.processes)
+        read, kept = _rows_of(case, node.relation) or 0, (join.estimated_rows or 0) * divisor(join.processes)
     if read < ROWS_WORTH_AN_INDEX or kept > read * SELECTIVE:
         return None
     return f"{counted(read)} read, {kept:,.0f} joined; {join.label}: {condition}"

@@ -25,6 +25,7 @@ _COMPARISON = re.compile(
     rf"(?P<operator>==?|IN\b|<=?|>=?|BETWEEN\b|LIKE\b|GLOB\b)\s*(?P<other>[?:@$'\d(]|(?:{_NAME})(?:\.(?:{_NAME}))?)",
     re.IGNORECASE,
 )
+_COLUMN = re.compile(rf"(?:(?P<qualifier>{_NAME})\.)?(?P<column>{_NAME})")
 _DELETE = re.compile(
     rf"\s*(?:WITH\b.*?\)\s*)?DELETE\s+FROM\s+(?:main\.)?(?P<table>{_NAME})", re.IGNORECASE | re.DOTALL
 )
@@ -60,13 +61,13 @@ def _tables(code: str) -> dict[str, str]:
 def _comparisons(code: str) -> Iterator[_Comparison]:
     start = re.search(r"\b(?:WHERE|ON)\b", code, re.IGNORECASE)
     for found in _COMPARISON.finditer(code, start.end()) if start else ():
-        operator = found["operator"].upper()
-        yield _Comparison(
-            _plain(found["qualifier"]) if found["qualifier"] else None,
-            _plain(found["column"]),
-            operator in ("=", "==", "IN"),
-            found["other"][0] in "?:@$'(" or found["other"][0].isdigit(),
-        )
+        is_equality = found["operator"].upper() in ("=", "==", "IN")
+        is_with_value = found["other"][0] in "?:@$'(" or found["other"][0].isdigit()
+        qualifier = _plain(found["qualifier"]) if found["qualifier"] else None
+        yield _Comparison(qualifier, _plain(found["column"]), is_equality, is_with_value)
+        if not is_with_value and (other := _COLUMN.fullmatch(found["other"])):
+            qualifier = _plain(other["qualifier"]) if other["qualifier"] else None
+            yield _Comparison(qualifier, _plain(other["column"]), is_equality, is_with_value)
 
 
 # --- Which facts ----------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def _is_off(case: Case, node: QueryPlanNode) -> bool:
     return not _is_cut_short(case, node, less=actual < estimated)
 
 
-_ALL_FIRST = ("Sort", "Hash", "Aggregate", "Materialize", "WindowAgg", "Bitmap Heap Scan", "ModifyTable")
+_ALL_FIRST = ("Sort", "Hash", "Aggregate", "Bitmap Heap Scan", "ModifyTable")
 """Steps that take all rows before they give one, so that nothing above them stops those below."""
 
 
@@ -113,10 +113,10 @@ def _is_cut_short(case: Case, node: QueryPlanNode, *, less: bool) -> bool:
     for above, child in case.above(node):
         if above.kind == "Merge Join" and (less or above.children[1] is child):
             return True
-        if above.kind in _ALL_FIRST:
+        if above.kind in _ALL_FIRST and "Group" not in above.label and "Subplan Name" not in child.details:
             return False
         stops = above.kind == "Limit" or above.details.get("Inner Unique") or "Semi" in above.label
-        if less and (stops or "Anti" in above.label or child.details.get("Parent Relationship") == "SubPlan"):
+        if less and (stops or "Anti" in above.label or "Subplan Name" in child.details):
             return True
     return False
 
