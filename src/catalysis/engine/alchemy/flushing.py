@@ -11,16 +11,20 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, Table
 from sqlalchemy.engine.interfaces import ExecuteStyle
-from sqlalchemy.orm import unitofwork
+from sqlalchemy.orm import attributes, unitofwork
+from sqlalchemy.orm.attributes import PASSIVE_NO_INITIALIZE
+from sqlalchemy.orm.base import CALLABLES_OK
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.util import topological
 
 from catalysis.engine.alchemy.compiling import compile_for, detached_connection, fetched_from
 from catalysis.engine.alchemy.copying import maker_of
-from catalysis.engine.alchemy.saving import save_new
+from catalysis.engine.alchemy.saving import save
+from catalysis.engine.alchemy.settling import settle
 from catalysis.models import OWN_MAPPER_HOOKS
 
 _private: Any = unitofwork
+_attributes: Any = attributes
 _ROW_EVENTS = tuple(
     f"{when}_{what}" for when in ("before", "after") for what in ("insert", "update", "delete")
 )
@@ -50,6 +54,9 @@ class Write(NamedTuple):
 
 
 _UnitOfWork: type[Any] = _private.UOWTransaction
+_LOADED_BY_CALLABLES = frozenset(
+    {_attributes._ScalarObjectAttributeImpl, _attributes._CollectionAttributeImpl}
+)
 
 
 class NativeFlush(_UnitOfWork):
@@ -79,7 +86,7 @@ class NativeFlush(_UnitOfWork):
         return self._begun.connection(mapper)
 
     def execute(self) -> None:
-        """As the parent, but for the new rows of plain classes, which we bind ourselves."""
+        """As the parent, but for the rows of plain classes, which we bind ourselves."""
         actions: Any = sorted(self._generate_actions(), key=lambda action: action.sort_key)
         if self.cycles:
             for subset in topological.sort_as_subsets(self.dependencies, actions):
@@ -88,21 +95,52 @@ class NativeFlush(_UnitOfWork):
                     left.pop().execute_aggregate(self, left)
         else:
             for action in topological.sort(self.dependencies, actions):
-                if not (type(action) is _private._SaveUpdateAll and self._saves_new(action.mapper)):
+                if not (type(action) is _private._SaveUpdateAll and self._saves(action.mapper)):
                     action.execute(self)
 
-    def _saves_new(self, mapper: Any) -> bool:
+    def _saves(self, mapper: Any) -> bool:
         gateway = self.connection(mapper)
         if not isinstance(gateway, Gateway):
             return False
         states = list(self.states_for_mapper_hierarchy(mapper, False, False))
-        return save_new(states, mapper, self.session.identity_map, gateway.engine, gateway.insert)
+        return save(states, mapper, self.session.identity_map, gateway, gateway.send)
+
+    def register_object(
+        self,
+        state: Any,
+        isdelete: bool = False,
+        listonly: bool = False,
+        cancel_delete: bool = False,
+        **asked: Any,
+    ) -> bool:
+        """As the parent, which each relationship asks again for each instance."""
+        if state in self.states and not isdelete and not cancel_delete:
+            return True
+        parent: Any = super()
+        return parent.register_object(state, isdelete, listonly, cancel_delete, **asked)
+
+    def get_attribute_history(self, state: Any, key: str, passive: Any = PASSIVE_NO_INITIALIZE) -> Any:
+        """As the parent, but at once for a relationship that is neither loaded nor changed, nor to be loaded now."""
+        if (
+            not passive & CALLABLES_OK
+            and key not in state.dict
+            and key not in state.committed_state
+            and "_pending_mutations" not in state.__dict__
+            and type(state.manager[key].impl) in _LOADED_BY_CALLABLES
+        ):
+            return _attributes.HISTORY_BLANK
+        parent: Any = super()
+        return parent.get_attribute_history(state, key, passive)
 
     def finalize_flush_changes(self) -> None:
         """As the parent; the session is told of what has been written."""
-        parent: Any = super()
-        parent.finalize_flush_changes()
-        self.session.has_flushed(self.mappers)
+        session = self.session
+        deleted = {state for state, (is_deleted, _) in self.states.items() if is_deleted}
+        if deleted:
+            session._remove_newly_deleted(deleted)
+        if left := settle(session, self.states.keys() - deleted):
+            session._register_persistent(left)
+        session.has_flushed(self.mappers)
 
     def _generate_actions(self) -> Any:
         parent: Any = super()
@@ -201,9 +239,10 @@ class Gateway:
         own = self._fall_back(reason)
         return own.execute(statement, parameters, execution_options=execution_options)
 
-    def insert(self, sql: str, rows: list[Any]) -> bool:
-        """Send rows that are bound already; False if only SQLAlchemy can use the connection."""
-        return self._send(Write(sql, rows, returns=False, counts=False)) is not None
+    def send(self, sql: str, rows: list[Any], counts: bool) -> int | None:
+        """Send rows that are bound already; how many it counted, or None if only SQLAlchemy can use the connection."""
+        written = self._send(Write(sql, rows, returns=False, counts=counts))
+        return None if written is None else written.rowcount
 
     def _context(self, statement: Any, rows: list[Any], options: Mapping[str, Any]) -> tuple[Any, str]:
         """SQLAlchemy's context of the execution, with values bound, or None; and why it would have to execute it.

@@ -1,4 +1,4 @@
-"""New rows of a plain class, bound by a generated function: what `_save_obj` of SQLAlchemy does, decided once.
+"""Rows of a plain class, new or changed, bound by generated functions: what `_save_obj` of SQLAlchemy does, decided once.
 
 Plain is a class with one table, no version, no heirs and no listeners, whose keys are there before the flush and whose
 defaults are Python's.  Anything else, and any instance out of the ordinary, is left to SQLAlchemy before anything
@@ -11,6 +11,8 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from sqlalchemy import bindparam
+from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.sql.elements import ClauseElement
 
 from catalysis.engine.alchemy.compiling import compile_for
@@ -38,32 +40,50 @@ class Binding(NamedTuple):
     bind: Callable[[dict[str, Any]], list[Any]]
     """From an instance's dictionary to the driver's parameters; None in the places of defaults."""
     defaults: tuple[Default, ...]
+    counts: bool
+    """Whether it must find a row for each."""
 
 
-def save_new(
-    states: Sequence[Any], mapper: Any, known: Any, engine: Any, send: Callable[[str, list[Any]], bool]
+def save(
+    states: Sequence[Any],
+    mapper: Any,
+    known: Any,
+    gateway: Any,
+    send: Callable[[str, list[Any], bool], int | None],
 ) -> bool:
-    """Send the rows of new instances of a mapper, in their order; False if that is SQLAlchemy's to do, all of it.
+    """Send the rows of a mapper's instances, changed ones before new ones; False if that is SQLAlchemy's to do, all of it.
 
-    `known` is the identity map; `send(sql, rows)` is False if nothing can be sent natively.
+    `known` is the identity map; `send(sql, rows, counts)` gives the number of rows, -1 if nobody counted and None if
+    nothing can be sent natively.
+
+    Raises:
+        StaleDataError: a row to be changed is not there.
     """
     if not _is_plain(mapper) or mapper.class_manager.dispatch.refresh_flush:
         return False
+    old = [state for state in states if state.key is not None]
+    new = [state for state in states if state.key is None] if len(old) < len(states) else ()
     try:
-        parts = list(_parts(states, mapper, known, engine))
+        parts = [*_changed_parts(old, mapper, gateway), *_new_parts(new, mapper, known, gateway.engine)]
     except (
         Exception
     ):  # an instance is unusual, or a value cannot be bound: SQLAlchemy will say so, if that is wrong
         return False
     for number, (binding, members, rows) in enumerate(parts):
         made = [_fill(binding, row) for row in rows] if binding.defaults else ()
-        if not send(binding.sql, rows):
+        count = send(binding.sql, rows, binding.counts)
+        if count is None:
             assert number == 0, "what could be sent once can be sent again"
             return False
         for state, values in zip(members, made, strict=False):
             for default, value in zip(binding.defaults, values, strict=True):
                 state.dict[default.attribute] = value
                 state.committed_state.pop(default.attribute, None)
+        if binding.counts and count != len(rows):
+            raise StaleDataError(
+                f"UPDATE statement on table '{mapper.local_table.description}' expected to "
+                f"update {len(rows)} row(s); {count} were matched."
+            )
     return True
 
 
@@ -84,7 +104,7 @@ class _Unusual(Exception):
 Part = tuple[Binding, list[Any], list[list[Any]]]
 
 
-def _parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> Iterator[Part]:
+def _new_parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> Iterator[Part]:
     """The states that give the same attributes, one after the other, and what of their rows is given."""
     table = mapper.local_table
     names = tuple(mapper._propkey_to_col[table])
@@ -96,19 +116,59 @@ def _parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> Itera
         values = state.dict
         key = tuple([values.get(name) for name in keys])
         lacks = any(each is None for each in key)
-        if lacks or state.key is not None or (mapper._identity_class, key, None) in known:
+        if lacks or (mapper._identity_class, key, None) in known:
             raise _Unusual
         return tuple([name for name in names if name in always or values.get(name) is not None])
 
     for attributes, group in groupby(sorted(states, key=_BY_AGE), given):
         members = list(group)
-        binding = _binding(mapper, attributes, engine, many=len(members) > 1)
+        binding = _binding(mapper, "insert", attributes, engine, many=len(members) > 1)
         for state in members:
             for name in attributes:
-                value = state.dict.get(name)
-                if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
+                if _is_sql(state.dict.get(name)):
                     raise _Unusual
         yield binding, members, [binding.bind(state.dict) for state in members]
+
+
+def _changed_parts(states: Sequence[Any], mapper: Any, gateway: Any) -> Iterator[Part]:
+    """The states that change the same attributes, one after the other, and what of their rows is given."""
+    table = mapper.local_table
+    names = mapper._propkey_to_col[table].keys()
+    keys = [mapper._columntoproperty[column].key for column in mapper.primary_key]
+    equal = {name: mapper.class_manager[name].impl.is_equal for name in names}
+    # A default of the server's that is not loaded, SQLAlchemy would fetch after the flush.
+    fetched = mapper._server_default_plus_onupdate_propkeys if mapper.eager_defaults is True else ()
+    hears = mapper.dispatch.before_update
+
+    def changed(state: Any) -> tuple[str, ...]:
+        if hears:
+            hears(mapper, gateway, state)
+        values, before = state.dict, state.committed_state
+        for name in keys:
+            if name in before or values[name] is None:
+                raise _Unusual
+        for name in fetched:
+            if name not in values:
+                raise _Unusual
+        found = list[str]()
+        for name in before:
+            if name in names:
+                value = values[name]
+                if _is_sql(value):
+                    raise _Unusual
+                if equal[name](value, before[name]) is not True:
+                    found.append(name)
+        return tuple(sorted(found)) if len(found) > 1 else tuple(found)
+
+    for attributes, group in groupby(sorted(states, key=mapper._persistent_sortkey_fn), changed):
+        if attributes:
+            members = list(group)
+            binding = _binding(mapper, "update", attributes, gateway.engine, many=len(members) > 1)
+            yield binding, members, [binding.bind(state.dict) for state in members]
+
+
+def _is_sql(value: Any) -> bool:
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
 
 
 # --- What is decided once -------------------------------------------------------------------------
@@ -166,26 +226,45 @@ _BINDINGS = "_catalysis_bindings"
 """Under this name an engine keeps them, as the processors in them may refer to its dialect."""
 
 
-def _binding(mapper: Any, attributes: tuple[str, ...], engine: Any, *, many: bool) -> Binding:
+def _binding(mapper: Any, verb: str, attributes: tuple[str, ...], engine: Any, *, many: bool) -> Binding:
     of_engine: WeakKeyDictionary[_Kind, dict[Any, Binding | None]]
     of_engine = engine.__dict__.setdefault(_BINDINGS, WeakKeyDictionary())
     kept = of_engine.setdefault(mapper.__dict__[_PLAIN], {})
-    if (attributes, many) not in kept:
+    how = verb, attributes, many
+    if how not in kept:
         if len(kept) >= BINDINGS:
             kept.clear()
-        kept[attributes, many] = _make_binding(mapper, attributes, engine, many=many)
-    if (binding := kept[attributes, many]) is None:
+        kept[how] = _make_binding(mapper, verb, attributes, engine, many=many)
+    if (binding := kept[how]) is None:
         raise _Unusual
     return binding
 
 
-def _make_binding(mapper: Any, attributes: tuple[str, ...], engine: Any, *, many: bool) -> Binding | None:
+def _update_of(mapper: Any) -> Any:
+    """The UPDATE of one row by its key, whose parameters are named as SQLAlchemy's flush does."""
+    table = mapper.local_table
+    return table.update().where(
+        *(column == bindparam(column._label, type_=column.type) for column in mapper._pks_by_table[table])
+    )
+
+
+def _make_binding(
+    mapper: Any, verb: str, attributes: tuple[str, ...], engine: Any, *, many: bool
+) -> Binding | None:
     table = mapper.local_table
     columns = mapper._propkey_to_col[table]
     given = {columns[name].key: name for name in attributes}
-    statement = mapper._memo(("insert", table), table.insert)
+    if is_update := verb == "update":
+        statement = mapper._memo(("catalysis update", table), lambda: _update_of(mapper))
+        given |= {
+            column._label: mapper._columntoproperty[column].key for column in mapper._pks_by_table[table]
+        }
+    else:
+        statement = mapper._memo(("insert", table), table.insert)
     compiled, *_ = compile_for(statement, engine, sorted(given), many=many, cache=mapper._compiled_cache)
-    prefetched = {each.key: each for each in compiled.insert_prefetch}
+    prefetched = {
+        each.key: each for each in (compiled.update_prefetch if is_update else compiled.insert_prefetch)
+    }
     if compiled.postfetch or compiled.effective_returning or not compiled.positional:
         return None
     defaults, names, parts = list[Default](), dict[str, Any](), list[str]()
@@ -195,11 +274,15 @@ def _make_binding(mapper: Any, attributes: tuple[str, ...], engine: Any, *, many
             value = f"values.get({given[name]!r})"
             names[f"P{place}"] = processor
             parts.append(value if processor is None else f"P{place}({value})")
-        elif name in prefetched and (make := _maker(prefetched[name].default)) is not None:
+        elif name in prefetched and (make := _maker(_default_of(prefetched[name], is_update))) is not None:
             attribute = mapper._columntoproperty[prefetched[name]].key
             defaults.append(Default(attribute, place, make, processor))
             parts.append("None")
         else:
             return None
     source = f"lambda values: [{', '.join(parts)}]"
-    return Binding(compiled.string, eval(source, names), tuple(defaults))  # noqa: S307 - our own source
+    return Binding(compiled.string, eval(source, names), tuple(defaults), is_update)  # noqa: S307 - our own source
+
+
+def _default_of(column: Any, is_update: bool) -> Any:
+    return column.onupdate if is_update else column.default
