@@ -6,7 +6,7 @@ No session is known here: a model is mapped, a DTO reads attributes, and neither
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
@@ -189,6 +189,11 @@ def _keep_times(mapper: Any, connection: Any, state: Any) -> Any:
     if now.get("updated_at", state) is None:
         state.obj().updated_at = _flush_clock()
     return EXT_CONTINUE
+
+
+def lacks_times(values: Mapping[str, Any]) -> bool:
+    """Whether `_keep_times` would have to do something about an instance with these values."""
+    return values.get("created_at", True) is None or values.get("updated_at", True) is None
 
 
 OWN_MAPPER_HOOKS = frozenset({_keep_times})

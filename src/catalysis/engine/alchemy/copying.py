@@ -1,7 +1,6 @@
 """What SQLAlchemy would do with the rows of an INSERT, told so that COPY may do the same."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, cast
 
 from sqlalchemy import Column, types
@@ -59,7 +58,7 @@ def maker_of(default: CallableColumnDefault) -> Callable[[], Any] | None:
     SQLAlchemy wraps those that take no context in a function of its own, and leaves the others as they are.
     """
     wrapper: Any = default.arg
-    return partial(wrapper, None) if getattr(wrapper, "__code__", None) in _WRAPPERS else None
+    return wrapper.__closure__[0].cell_contents if getattr(wrapper, "__code__", None) in _WRAPPERS else None
 
 
 def _code_of(function: Any) -> Any:

@@ -6,9 +6,12 @@ has been sent.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime
+from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import bindparam
@@ -17,6 +20,7 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from catalysis.engine.alchemy.compiling import compile_for
 from catalysis.engine.alchemy.copying import maker_of
+from catalysis.models import lacks_times
 
 BINDINGS = 100
 """The most ways to give a class's attributes that are kept."""
@@ -133,31 +137,28 @@ def _new_parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> I
 def _changed_parts(states: Sequence[Any], mapper: Any, gateway: Any) -> Iterator[Part]:
     """The states that change the same attributes, one after the other, and what of their rows is given."""
     table = mapper.local_table
-    names = mapper._propkey_to_col[table].keys()
     keys = [mapper._columntoproperty[column].key for column in mapper.primary_key]
-    equal = {name: mapper.class_manager[name].impl.is_equal for name in names}
+    equal = {name: mapper.class_manager[name].impl.is_equal for name in mapper._propkey_to_col[table]}
     # A default of the server's that is not loaded, SQLAlchemy would fetch after the flush.
-    fetched = mapper._server_default_plus_onupdate_propkeys if mapper.eager_defaults is True else ()
-    hears = mapper.dispatch.before_update
+    fetched = set(mapper._server_default_plus_onupdate_propkeys if mapper.eager_defaults is True else ())
+    hears = mapper.dispatch.before_update  # by us alone, or this would not be asked
 
     def changed(state: Any) -> tuple[str, ...]:
-        if hears:
-            hears(mapper, gateway, state)
         values, before = state.dict, state.committed_state
+        if hears and lacks_times(values):
+            hears(mapper, gateway, state)
         for name in keys:
             if name in before or values[name] is None:
                 raise _Unusual
-        for name in fetched:
-            if name not in values:
-                raise _Unusual
         found = list[str]()
-        for name in before:
-            if name in names:
-                value = values[name]
-                if _is_sql(value):
+        for name, old in before.items():
+            if (is_equal := equal.get(name)) is not None:
+                if _is_sql(value := values[name]):
                     raise _Unusual
-                if equal[name](value, before[name]) is not True:
+                if is_equal(value, old) is not True:
                     found.append(name)
+        if not fetched <= values.keys():
+            raise _Unusual
         return tuple(sorted(found)) if len(found) > 1 else tuple(found)
 
     for attributes, group in groupby(sorted(states, key=mapper._persistent_sortkey_fn), changed):
@@ -168,7 +169,13 @@ def _changed_parts(states: Sequence[Any], mapper: Any, gateway: Any) -> Iterator
 
 
 def _is_sql(value: Any) -> bool:
+    if type(value) in _VALUES:
+        return False
     return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+
+
+_VALUES = frozenset({str, int, bool, float, bytes, type(None), UUID, datetime, date, Decimal})
+"""Types that are no SQL, so that nobody need ask."""
 
 
 # --- What is decided once -------------------------------------------------------------------------
