@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, Table
 from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.orm import attributes, unitofwork
-from sqlalchemy.orm.attributes import PASSIVE_NO_INITIALIZE
-from sqlalchemy.orm.base import CALLABLES_OK
+from sqlalchemy.orm.base import CALLABLES_OK, PASSIVE_NO_INITIALIZE
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.util import topological
 

@@ -1,4 +1,4 @@
-"""Rows of a plain class, new or changed, bound by generated functions: what `_save_obj` of SQLAlchemy does, decided once.
+"""Rows of a plain class, new or changed, bound by generated functions: what SQLAlchemy does for each, decided once.
 
 Plain is a class with one table, no version, no heirs and no listeners, whose keys are there before the flush and whose
 defaults are Python's.  Anything else, and any instance out of the ordinary, is left to SQLAlchemy before anything
@@ -55,7 +55,7 @@ def save(
     gateway: Any,
     send: Callable[[str, list[Any], bool], int | None],
 ) -> bool:
-    """Send the rows of a mapper's instances, changed ones before new ones; False if that is SQLAlchemy's to do, all of it.
+    """Send the rows of a mapper's instances, changed ones first; False if that is SQLAlchemy's to do, all of it.
 
     `known` is the identity map; `send(sql, rows, counts)` gives the number of rows, -1 if nobody counted and None if
     nothing can be sent natively.
