@@ -242,6 +242,58 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def explain(
+    sql: Annotated[
+        str, typer.Argument(metavar="SQL", help="One statement, in the database's own words; - reads stdin.")
+    ],
+    analyze: Annotated[
+        bool, typer.Option("--analyze", help="Execute it, for the actual figures, and take back what it did.")
+    ] = False,
+    buffers: Annotated[bool, typer.Option("--buffers", help="Count blocks too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The plan and its findings as JSON.")] = False,
+    url: Url = None,
+) -> None:
+    """Show how the database runs a statement: its plan as a tree, and what is wrong with it."""
+    from catalysis.tools.explain import explain_sql
+    from catalysis.tools.plan_text import document_of
+
+    statement = sys.stdin.read() if sql == "-" else sql
+    plan = _with_database(
+        url,
+        lambda database: _or_no_plan(
+            explain_sql(database.engine, statement, analyze=analyze, buffers=buffers)
+        ),
+    )
+    if as_json:
+        typer.echo(json.dumps(document_of(plan), indent=2, ensure_ascii=False))
+    else:
+        output.print(
+            plan, soft_wrap=not output.is_terminal
+        )  # where someone looks, long lines stay in the tree
+
+
+async def _or_no_plan(work: "Awaitable[T]") -> T:
+    """A database that cannot be reached, as one line of ours.
+
+    Raises:
+        ExplainError: there is no plan.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from catalysis.errors import ExplainError
+    from catalysis.tools.rejections import why
+
+    try:
+        return await work
+    except CatalysisError:
+        raise
+    except Exception as failure:
+        if not isinstance(failure, SQLAlchemyError | OSError) and not hasattr(failure, "sqlstate"):
+            raise
+        raise ExplainError(f"{why(failure)}  Nothing was explained.") from failure
+
+
 @migrate.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Where the revisions go.")] = Path("migrations"),
