@@ -326,3 +326,22 @@ async def test_with_eager_tasks(filled: Database, slow: SlowQueryLog, caplog):
     await asyncio.sleep(0.2)
     loop.set_task_factory(None)
     assert [hasattr(each, "plan") for each in caplog.records] == [False, True]
+
+
+async def test_findings_are_logged_without_literals(postgres_url: str, caplog: pytest.LogCaptureFixture):
+    async with made(postgres_url) as database:
+        async with database.engine.begin() as connection:
+            rows = "SELECT gen_random_uuid(), now(), now(), 'label ' || n FROM generate_series(1, 20000) n"
+            await connection.execute(text(f"INSERT INTO label (id, created_at, updated_at, name) {rows}"))
+            await connection.execute(text("ANALYZE label"))
+        async with log_slow_queries(database, 1e-9), database.session() as session:
+            sql = "SELECT id FROM label WHERE reverse(name) = 'it''s canary' AND length(name) <> 20770613"
+            await session.execute(text(sql))
+            await planned()
+    (record,) = (each for each in caplog.records if hasattr(each, "plan"))
+    (finding,) = record.findings
+    assert "label" in finding
+    assert "= ?::text" in finding
+    assert finding in record.getMessage()
+    assert "canary" not in caplog.text
+    assert "20770613" not in caplog.text + str(vars(record))

@@ -11,7 +11,6 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextvars import Context, copy_context
 from dataclasses import replace
 from typing import Any, Self, cast
 
@@ -23,7 +22,7 @@ from catalysis.integrations.logs import fields_of, summary_of
 from catalysis.integrations.statements import LONGEST, describe, without_literals
 from catalysis.tools.explain_sql import explain_sql
 from catalysis.tools.plan_text import lines_of
-from catalysis.tools.query_plan import Finding, QueryPlan, QueryPlanNode
+from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
 
 PLAN_EVERY = 600.0
 """Seconds in which a statement is explained once."""
@@ -106,9 +105,9 @@ class SlowQueryLog(Observer):
         self._loop = self._loop or loop
         if loop is self._loop and self._is_due(happened.sql):
             self._waiting += 1
-            # By way of the loop: a task that starts eagerly would start in the statement's greenlet.  In a context of
-            # its own, since what is heard and traced in this one is the request's.
-            loop.call_soon(self._start, happened, copy_context(), context=Context())
+            # By way of the loop, since a task that starts eagerly would start in the statement's greenlet; it keeps
+            # the statement's context, so that what adds a request's id to records does so.
+            loop.call_soon(self._start, happened)
 
     def _is_due(self, sql: str) -> bool:
         """Whether the statement is to be explained now; if so, it counts as explained."""
@@ -123,14 +122,14 @@ class SlowQueryLog(Observer):
             self._explained.popitem(last=False)
         return True
 
-    def _start(self, happened: QueryEvent, context: Context) -> None:
+    def _start(self, happened: QueryEvent) -> None:
         self._waiting -= 1
         if self._is_open:
-            task = asyncio.get_running_loop().create_task(self._explain(happened, context))
+            task = asyncio.get_running_loop().create_task(self._explain(happened))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _explain(self, happened: QueryEvent, context: Context) -> None:
+    async def _explain(self, happened: QueryEvent) -> None:
         engine = self._database.engine
         if not _has_spare(engine.pool, self._database.pool_figures()):
             self._explained.pop(happened.sql, None)  # perhaps next time
@@ -138,7 +137,7 @@ class SlowQueryLog(Observer):
         try:
             async with asyncio.timeout(PATIENCE):
                 plan = await explain_sql(engine, happened.sql)
-            context.run(_log_plan, happened, plan)
+            _log_plan(happened, plan)
         except Exception as failure:  # its text may quote the statement, literals and all
             logger.debug("No plan of a slow statement: %s", type(failure).__name__)
 
@@ -152,7 +151,7 @@ def _has_spare(pool: Any, figures: PoolFigures) -> bool:
 
 def _log_plan(happened: QueryEvent, plan: QueryPlan) -> None:
     text = "\n".join(lines_of(_masked(plan.root)))
-    findings = [_finding(each) for each in plan.findings]
+    findings = [_without_those_of(plan, f"{each.message} {each.evidence}".strip()) for each in plan.findings]
     said = "\n".join([f"Plan of {summary_of(happened)}", text, *findings])
     logger.warning("%s", said, extra={**fields_of(happened), "plan": text, "findings": findings})
 
@@ -177,10 +176,14 @@ def _without(value: Any) -> Any:
     return without_literals(value) if isinstance(value, str) and _CONDITION.search(value) else value
 
 
-def _finding(finding: Finding) -> str:
-    """In words, with the conditions of its step masked as they are in the plan."""
-    said = f"{finding.message} {finding.evidence}".strip()
-    if finding.node is not None:
-        for each in (finding.node.filter, finding.node.index_condition):
-            said = said.replace(each, _without(each)) if each else said
+def _without_those_of(plan: QueryPlan, said: str) -> str:
+    """Words about a plan, with its conditions masked wherever they are quoted."""
+    values = [
+        value
+        for node in plan.nodes()
+        for value in (node.filter, node.index_condition, *node.details.values())
+    ]
+    conditions = [value for value in values if isinstance(value, str) and _CONDITION.search(value)]
+    for each in sorted(conditions, key=len, reverse=True):  # one may be a part of another
+        said = said.replace(each, without_literals(each))
     return said
