@@ -24,6 +24,7 @@ from catalysis.errors import CatalysisError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from catalysis.advice import Advice
     from catalysis.database import Database
     from catalysis.migrations import Step
     from catalysis.tools.bulk_load import Loaded
@@ -37,6 +38,9 @@ EXTRAS = {
     "jwt": "starter",
     "temporalio": "temporal",
     "pyarrow": "arrow",
+    "sqlglot": "advise",
+    "opentelemetry": "otel",
+    "prometheus_client": "prometheus",
 }
 """The extra that installs a module."""
 
@@ -164,6 +168,63 @@ def load(
     output.print(f"[green]Loaded[/] {loaded.rows:,} rows into {escape(table)}.")
     if rejects is not None:
         output.print(f"{loaded.rejected:,} rows rejected, in {escape(str(rejects))}.")
+
+
+@app.command()
+def advise(
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="A file that Workload.write() made; without it pg_stat_statements is asked."
+        ),
+    ] = None,
+    prove_here: Annotated[
+        bool,
+        typer.Option(
+            "--prove-here",
+            help="Make the indexes in a transaction that is rolled back; tables are locked, so for development.",
+        ),
+    ] = False,
+    at_least: Annotated[
+        float, typer.Option(min=1.5, help="How many times an index must lower a statement's cost.")
+    ] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    message: Annotated[
+        str | None, typer.Option("--revision", help="Write the indexes out as a revision with this message.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="An index that could go, to be dropped by the revision as well.")
+    ] = None,
+    url: Url = None,
+    config: ConfigFile = None,
+) -> None:
+    """Indexes to add, proved on this database, and indexes that could go.  Nothing is applied."""
+    import json
+
+    from catalysis.advice import Workload, workload_from_statistics
+    from catalysis.advice import advise as advice_for
+    from catalysis.advice.printing import as_json as plain
+    from catalysis.advice.printing import as_tables
+    from catalysis.advice.revision import write_revision
+    from catalysis.migrations import load_config
+
+    found = None if message is None else load_config(config)
+
+    async def work(database: "Database") -> "tuple[Advice, Path | None]":
+        workload = await workload_from_statistics(database) if source is None else Workload.read(source)
+        advice = await advice_for(database, workload, in_transaction=prove_here, at_least=at_least)
+        if message is None or not (advice.indexes or drop):
+            return advice, None
+        return advice, await write_revision(database, advice, message, config=found, drop=drop or ())
+
+    with complaints.status("Trying indexes…"):
+        advice, path = _with_database(url, work)
+    if as_json:
+        output.print_json(json.dumps(plain(advice)))
+    else:
+        output.print(as_tables(advice))
+    if path is not None:
+        complaints.print(f"[green]Wrote[/] {escape(str(path))}  Read it before you upgrade.")
 
 
 def _progress() -> "Progress":

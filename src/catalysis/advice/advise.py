@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.engine import Dialect
 
-from catalysis.advice.candidates import Candidates, count_keys
+from catalysis.advice.candidates import Candidates, count_keys, may_serve
 from catalysis.advice.catalog import SMALL_TABLE, Catalog, read_catalog
 from catalysis.advice.choosing import AT_LEAST, Choice, Problem, choose
 from catalysis.advice.definitions import IndexDefinition, TableName, is_served_by
@@ -188,21 +188,26 @@ def _make_candidates(work: _Work, expensive: set[int], at_least: float) -> None:
     maker = Candidates(catalog.abilities, catalog.facts, count_keys(work.asked), existing)
     numbers: dict[IndexDefinition, int] = {}
     left_out = 0
-    for n, asked in enumerate(work.asked):
-        own: set[int] = set()
-        for use in asked.uses if n in expensive else ():
-            for each in maker.of(use):
-                if not _is_worth_trying(each, work, at_least):
-                    continue
-                if each not in numbers and len(numbers) >= MAX_CANDIDATES:
-                    left_out += 1
-                    continue
-                own.add(numbers.setdefault(each, len(numbers)))
-        work.own.append(frozenset(own))
+    for n in sorted(expensive):
+        wanted = [each for use in work.asked[n].uses for each in maker.of(use)]
+        for each in wanted:
+            if each in numbers or not _is_worth_trying(each, work, at_least):
+                continue
+            if len(numbers) < MAX_CANDIDATES:
+                numbers[each] = len(numbers)
+            else:
+                left_out += 1
     work.candidates = list(numbers)
-    for asked in work.asked:
+    for n, asked in enumerate(work.asked):
         tables = {use.table for use in asked.uses}
-        work.near.append(frozenset(n for each, n in numbers.items() if each.table in tables))
+        work.near.append(frozenset(i for each, i in numbers.items() if each.table in tables))
+        work.own.append(
+            frozenset(
+                i
+                for each, i in numbers.items()
+                if n in expensive and any(may_serve(each, use) for use in asked.uses)
+            )
+        )
     if left_out:
         work.remarks.append(f"{left_out} more candidates were not tried: {MAX_CANDIDATES} are, at most.")
     searched = sum(any(use.matches for use in asked.uses) for asked in work.asked)

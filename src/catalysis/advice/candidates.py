@@ -15,8 +15,8 @@ MAX_KEYS = 4
 _FEW_EQUAL = 100
 """Rows with one value of a column that are sorted for next to nothing."""
 MAX_EQUAL = 3
-MAX_INCLUDED = 3
-"""More columns than that make an index that is written for every change of a row."""
+MAX_INCLUDED = 2
+"""More columns than that, or than half a table's, make an index that is another copy of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,10 @@ class Candidates:
 
     def _covering(self, use: TableUse, index: IndexDefinition) -> IndexDefinition | None:
         rest = use.columns - {key.sql for key in index.keys}
+        facts = self.facts.get(use.table, TableFacts())
         if not self.abilities.includes or not 0 < len(rest) <= MAX_INCLUDED:
+            return None
+        if 2 * (len(rest) + len(index.keys)) > len(facts.types) > 0:
             return None
         if any(key.is_expression for key in index.keys):
             return None  # PostgreSQL reads the column of an expression from the table all the same
@@ -116,7 +119,7 @@ class Candidates:
             yield from ((each.key,) for each in use.constants)
 
     def _long_enough(self, table: TableName, keys: tuple[Key, ...]) -> list[tuple[Key, ...]]:
-        """A sort as an index needs it: its first column alone where few rows are equal in it, else all; both if in doubt."""
+        """A sort as an index needs it: the first column alone where few rows are equal in it; both ways if in doubt."""
         facts = self.facts.get(table, TableFacts())
         distinct = facts.distinct.get(keys[0].sql) if keys else None
         if len(keys) < 2 or distinct is None:
@@ -151,6 +154,18 @@ class Candidates:
         if self.abilities.trigrams:
             for key in use.matches:
                 yield _gin(use.table, replace(key, operator_class="gin_trgm_ops"))
+
+
+def may_serve(index: IndexDefinition, use: TableUse) -> bool:
+    """Whether a scan for this use could begin in the index, whoever it was made for."""
+    if index.table != use.table or not set(index.predicate) <= {each.sql for each in use.constants}:
+        return False
+    first = index.keys[0]
+    if index.method != "btree":
+        return first.sql in {key.sql for key in (*use.matches, *(each for each, _ in use.contains))}
+    begins = {key.sql for key in (*use.equal, *use.joined, *(keys[0] for keys in use.ranges))}
+    walked = use.order[0].sql if use.order and use.walks else None
+    return first.sql in begins or first.sql == walked or first.sql in {each.key.sql for each in use.constants}
 
 
 def _gin(table: TableName, key: Key) -> IndexDefinition:

@@ -54,7 +54,7 @@ class Catalog:
     extensions: frozenset[str] = frozenset()
     counted_since: datetime | None = None
     """Since when the use of indexes is counted."""
-    abilities: Abilities = Abilities()
+    abilities: Abilities = field(default_factory=Abilities)
     page_cost: float = 1.0
     """The least that a plan costs that reads anything, in the units of its figures."""
 
@@ -210,8 +210,8 @@ async def _read_sqlite(connection: AsyncConnection) -> Catalog:
         described = await _pragma(connection, f"table_info({quote(name)})")
         columns[table] = frozenset(row[1] for row in described)
         rows[table] = await _sqlite_rows(connection, quote(name))
-        for row in await _pragma(connection, f"index_list({quote(name)})"):
-            indexes.append(await _sqlite_index(connection, table, row))
+        listed_too = await _pragma(connection, f"index_list({quote(name)})")
+        indexes += [await _sqlite_index(connection, table, row) for row in listed_too]
         referring: dict[int, tuple[str, list[str]]] = {}
         for row in await _pragma(connection, f"foreign_key_list({quote(name)})"):
             referring.setdefault(row[0], (row[2], []))[1].append(row[3])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import Expression, exp
 from sqlglot.errors import SqlglotError
 
 from catalysis.advice.definitions import Key, TableName
@@ -18,6 +18,7 @@ Columns = Mapping[TableName, frozenset[str]]
 """The tables there are, with their columns."""
 
 _READ_AS = {"postgresql": "postgres"}
+_CHANGES = exp.Insert | exp.Update | exp.Delete | exp.Merge
 _MAX_BRANCHES = 8
 """Conditions of an OR that are looked at; each would need an index of its own."""
 
@@ -75,7 +76,7 @@ def read_statement(sql: str, dialect: str, tables: Columns) -> Asked | Unread:
     """What `sql`, in SQLAlchemy's dialect of that name, asks of the `tables` there are.  Never raises."""
     try:
         tree = sqlglot.parse_one(sql, dialect=_READ_AS.get(dialect, dialect))
-        if isinstance(tree, exp.Command) or not isinstance(tree, exp.Query | exp.DML | exp.Merge):
+        if isinstance(tree, exp.Command) or not isinstance(tree, exp.Query | _CHANGES):
             return Unread(f"{type(tree).__name__.upper()} is not analysed")
         return _Reader(tree, _READ_AS.get(dialect, dialect), tables).read()
     except SqlglotError as failure:
@@ -96,7 +97,7 @@ class _Source:
 
 
 class _Reader:
-    def __init__(self, tree: exp.Expression, dialect: str, tables: Columns) -> None:
+    def __init__(self, tree: Expression, dialect: str, tables: Columns) -> None:
         self.tree, self.dialect, self.tables = tree, dialect, tables
         self.by_name = {table.name: table for table in tables if table.schema is None} | {
             str(table): table for table in tables
@@ -104,7 +105,7 @@ class _Reader:
         self.ctes = {cte.alias for cte in tree.find_all(exp.CTE)}
 
     def read(self) -> Asked:
-        kind = self.tree.key.upper() if isinstance(self.tree, exp.DML | exp.Merge) else "SELECT"
+        kind = self.tree.key.upper() if isinstance(self.tree, _CHANGES) else "SELECT"
         target = self.tree.this if kind != "SELECT" else None
         if isinstance(target, exp.Schema):  # INSERT INTO t (a, b)
             target = target.this
@@ -119,7 +120,7 @@ class _Reader:
             return None
         return self.by_name.get(f"{table.db}.{table.name}" if table.db else table.name)
 
-    def _uses_of(self, scope: exp.Expression) -> Iterator[TableUse]:
+    def _uses_of(self, scope: Expression) -> Iterator[TableUse]:
         sources = self._sources(scope)
         if not sources:
             return
@@ -143,7 +144,7 @@ class _Reader:
 
     # --- Tables, and the conditions on them ------------------------------------------------------------
 
-    def _sources(self, scope: exp.Expression) -> dict[str, _Source]:
+    def _sources(self, scope: Expression) -> dict[str, _Source]:
         sources: dict[str, _Source] = {}
         for table in scope.find_all(exp.Table):
             if _scope_of(table) is not scope:
@@ -152,7 +153,7 @@ class _Reader:
                 sources[table.alias_or_name] = _Source(known, self.tables[known])
         return sources
 
-    def _conditions(self, scope: exp.Expression) -> Iterator[tuple[exp.Expression, frozenset[str] | None]]:
+    def _conditions(self, scope: Expression) -> Iterator[tuple[Expression, frozenset[str] | None]]:
         """WHERE, and each ON; an outer join's ON says something of the tables on its nullable side alone."""
         if (where := scope.args.get("where")) is not None:
             yield where.this, None
@@ -169,7 +170,7 @@ class _Reader:
         owners = [alias for alias, source in sources.items() if column.name in source.columns]
         return owners[0] if len(owners) == 1 else None
 
-    def _key(self, side: exp.Expression, sources: Mapping[str, _Source]) -> tuple[str, Key] | None:
+    def _key(self, side: Expression, sources: Mapping[str, _Source]) -> tuple[str, Key] | None:
         """The one table whose columns an expression is of, and the expression as a key of its index."""
         while isinstance(side, exp.Paren):
             side = side.this
@@ -186,19 +187,17 @@ class _Reader:
             return None
         return owner, Key(self._sql(side), is_expression=True)
 
-    def _sql(self, expression: exp.Expression) -> str:
+    def _sql(self, expression: Expression) -> str:
         """As it stands in an index: columns without their table."""
 
-        def bare(node: exp.Expression) -> exp.Expression:
+        def bare(node: Expression) -> Expression:
             return exp.column(node.this.copy()) if isinstance(node, exp.Column) else node
 
         return expression.copy().transform(bare).sql(dialect=self.dialect)
 
     # --- Single conditions -----------------------------------------------------------------------------
 
-    def _note(
-        self, part: exp.Expression, sources: Mapping[str, _Source], only: frozenset[str] | None
-    ) -> None:
+    def _note(self, part: Expression, sources: Mapping[str, _Source], only: frozenset[str] | None) -> None:
         if isinstance(part, exp.Or):
             self._note_branches(part, sources)
             return
@@ -215,10 +214,12 @@ class _Reader:
                     self._note(part, parts, None)
             for alias, each in parts.items():
                 if each.found:
-                    said = {name: tuple(dict.fromkeys(found)) for name, found in each.found.items()}
+                    said: dict[str, Any] = {
+                        name: tuple(dict.fromkeys(found)) for name, found in each.found.items()
+                    }
                     sources[alias].found.setdefault("branches", []).append(TableUse(each.table, **said))
 
-    def _said(self, part: exp.Expression, sources: Mapping[str, _Source]) -> Iterator[tuple[str, str, Any]]:
+    def _said(self, part: Expression, sources: Mapping[str, _Source]) -> Iterator[tuple[str, str, Any]]:
         """(field of TableUse, alias, what it gets) for each thing that one condition says."""
         if isinstance(part, exp.Escape):
             part = part.this
@@ -226,20 +227,18 @@ class _Reader:
             yield "constants", *constant
         if isinstance(part, exp.EQ | exp.NullSafeEQ):
             yield from self._comparison(part, sources, "equal")
-        elif isinstance(part, exp.In):
-            if (found := self._key(part.this, sources)) is not None:
-                yield "joined" if part.args.get("query") else "equal", *found
         elif isinstance(part, exp.LT | exp.LTE | exp.GT | exp.GTE):
             yield from self._comparison(part, sources, "ranges")
-        elif isinstance(part, exp.Between):
-            if (found := self._key(part.this, sources)) is not None:
-                yield "ranges", found[0], (found[1],)
-        elif (operator := _CONTAINMENT.get(type(part))) is not None:
-            if (found := self._key(part.this, sources)) is not None:
-                yield "contains", found[0], (found[1], operator)
-        elif isinstance(part, exp.Like | exp.ILike):
-            if (found := self._key(part.this, sources)) is not None:
-                yield "matches", *found
+        elif (found := self._key(part.this, sources) if isinstance(part, _ABOUT_ONE) else None) is not None:
+            owner, key = found
+            if isinstance(part, exp.In):
+                yield "joined" if part.args.get("query") else "equal", owner, key
+            elif isinstance(part, exp.Between):
+                yield "ranges", owner, (key,)
+            elif isinstance(part, exp.Like | exp.ILike):
+                yield "matches", owner, key
+            else:
+                yield "contains", owner, (key, _CONTAINMENT[type(part)])
 
     def _comparison(
         self, part: exp.Binary, sources: Mapping[str, _Source], kind: str
@@ -267,7 +266,7 @@ class _Reader:
         if keys and len(keys) == len(found) and len({owner for owner, _ in keys}) == 1:
             yield "ranges", keys[0][0], tuple(key for _, key in keys)
 
-    def _constant(self, part: exp.Expression, sources: Mapping[str, _Source]) -> tuple[str, Constant] | None:
+    def _constant(self, part: Expression, sources: Mapping[str, _Source]) -> tuple[str, Constant] | None:
         subject = part
         while isinstance(subject, exp.Not | exp.Paren):
             subject = subject.this
@@ -281,7 +280,7 @@ class _Reader:
     # --- Order and columns -----------------------------------------------------------------------------
 
     def _order(
-        self, scope: exp.Expression, sources: Mapping[str, _Source]
+        self, scope: Expression, sources: Mapping[str, _Source]
     ) -> tuple[tuple[str, tuple[Key, ...]] | None, bool]:
         """The table whose columns the order begins with, those columns; and whether only the first are wanted."""
         if not isinstance(scope, exp.Select):
@@ -308,7 +307,7 @@ class _Reader:
         projected = scope.expressions[0].unalias()
         return self._key(projected.this, sources) if isinstance(projected, exp.Max | exp.Min) else None
 
-    def _projected(self, term: exp.Expression, scope: exp.Select) -> exp.Expression:
+    def _projected(self, term: Expression, scope: exp.Select) -> Expression:
         """What an ORDER BY means that names what is selected, or numbers it."""
         if isinstance(term, exp.Column) and not term.table:
             for each in scope.expressions:
@@ -316,7 +315,7 @@ class _Reader:
                     return each.this
         return term
 
-    def _columns(self, scope: exp.Expression, sources: Mapping[str, _Source]) -> dict[str, frozenset[str]]:
+    def _columns(self, scope: Expression, sources: Mapping[str, _Source]) -> dict[str, frozenset[str]]:
         named: dict[str, set[str]] = {alias: set() for alias in sources}
         for column in scope.find_all(exp.Column):
             owner = self._owner(column, sources)
@@ -330,7 +329,7 @@ class _Reader:
         }
 
 
-_CONTAINMENT: dict[type[exp.Expression], str] = {
+_CONTAINMENT: dict[type[Expression], str] = {
     exp.ArrayContainsAll: "@>",
     exp.ArrayContainedBy: "<@",
     exp.ArrayOverlaps: "&&",
@@ -339,6 +338,8 @@ _CONTAINMENT: dict[type[exp.Expression], str] = {
     exp.JSONBContainsAnyTopKeys: "?|",
     exp.JSONBContainsAllTopKeys: "?&",
 }
+_ABOUT_ONE = (exp.In, exp.Between, exp.Like, exp.ILike, *_CONTAINMENT)
+"""Conditions on what stands before the operator."""
 
 
 def _rising(keys: list[tuple[Key, exp.Ordered]], dialect: str) -> tuple[Key, ...]:
@@ -354,11 +355,11 @@ def _rising(keys: list[tuple[Key, exp.Ordered]], dialect: str) -> tuple[Key, ...
     return tuple(turned)
 
 
-def _scope_of(node: exp.Expression) -> exp.Expression | None:
+def _scope_of(node: Expression) -> Expression | None:
     return node.find_ancestor(exp.Select, exp.Update, exp.Delete)
 
 
-def _conjuncts(condition: exp.Expression) -> Iterator[exp.Expression]:
+def _conjuncts(condition: Expression) -> Iterator[Expression]:
     if isinstance(condition, exp.And):
         yield from _conjuncts(condition.this)
         yield from _conjuncts(condition.expression)
@@ -368,7 +369,7 @@ def _conjuncts(condition: exp.Expression) -> Iterator[exp.Expression]:
         yield condition
 
 
-def _disjuncts(condition: exp.Expression) -> Iterator[exp.Expression]:
+def _disjuncts(condition: Expression) -> Iterator[Expression]:
     if isinstance(condition, exp.Or):
         yield from _disjuncts(condition.this)
         yield from _disjuncts(condition.expression)

@@ -128,8 +128,9 @@ class Made:
         others = [name for number, name in self._names.items() if number not in numbers]
         savepoint = await self.connection.begin_nested()
         try:
-            for name in others:
-                await self.connection.exec_driver_sql(f"DROP INDEX {name}")
+            together = [", ".join(others)] if self.connection.dialect.name == "postgresql" else others
+            for names in filter(None, together):
+                await self.connection.exec_driver_sql(f"DROP INDEX {names}")
             yield
         finally:
             await savepoint.rollback()

@@ -111,17 +111,18 @@ class Workload:
             AdviceError: the file cannot be read, or a line is not such an object.
         """
         workload = cls(limit=limit)
-        number = 0
+        read = 0
         try:
             with path.open(encoding="utf-8") as lines:
-                for number, line in enumerate(lines, 1):
+                for line in lines:
+                    read += 1
                     if line.strip():
                         workload.add(_from_json(json.loads(line)))
         except OSError as failure:
             raise AdviceError(f"{path} cannot be read: {failure.strerror}.") from None
         except (ValueError, TypeError, KeyError):
             raise AdviceError(
-                f"Line {number} of {path} is no JSON object with a statement: write "
+                f"Line {read} of {path} is no JSON object with a statement: write "
                 '{"sql": "SELECT …", "calls": 1, "seconds": 0.1}, one a line.'
             ) from None
         return workload
@@ -148,9 +149,10 @@ def shape_of(sql: str) -> str:
 
 def _one_execution(parameters: Any) -> Sequence[Any] | None:
     """The values of one execution of those that an observer is given: a list stands for many executions."""
-    if isinstance(parameters, list) and parameters and isinstance(parameters[0], tuple | list | dict):
-        parameters = cast("Any", parameters[0])
-    return tuple(parameters) if isinstance(parameters, tuple | list) else None
+    given = cast("Sequence[Any]", parameters) if isinstance(parameters, tuple | list) else None
+    if given and isinstance(parameters, list) and isinstance(given[0], tuple | list | dict):
+        return _one_execution(given[0])
+    return None if given is None else tuple(given)
 
 
 def _from_json(said: dict[str, Any]) -> Statement:
@@ -220,7 +222,8 @@ async def workload_from_statistics(database: Database, *, limit: int = LIMIT) ->
             rows = (await connection.execute(text(_STATISTICS), {"limit": limit})).all()
     except DBAPIError as failure:
         raise AdviceError(
-            f"pg_stat_statements cannot be read ({type(failure.orig).__name__}).  Put it into shared_preload_libraries, "
-            "restart the server, and run CREATE EXTENSION pg_stat_statements; or give a file of statements."
+            f"pg_stat_statements cannot be read ({type(failure.orig).__name__}).  Put it into "
+            "shared_preload_libraries, restart the server, and run CREATE EXTENSION pg_stat_statements; or give a "
+            "file of statements."
         ) from failure
     return Workload((Statement(row[0], row[1], row[2], row[3]) for row in rows), limit=limit)

@@ -138,12 +138,17 @@ async def compare(database: Database, config: Config) -> Comparison:
 
 
 async def revise(
-    database: Database, message: str, *, autogenerate: bool = True, config: Config | None = None
+    database: Database,
+    message: str,
+    *,
+    autogenerate: bool = True,
+    config: Config | None = None,
+    fill: Callable[[MigrationScript], None] | None = None,
 ) -> Path | None:
     """Write a revision with what the models have and the database has not, and return its file.
 
     None if they do not differ: no file was written.  Without `autogenerate` the revision is empty, to be filled by
-    hand.
+    hand.  `fill` may put other operations into what autogenerate found, or in its place.
 
     Raises:
         MigrationError: the database is not at the newest revision; or as for `upgrade`.
@@ -152,6 +157,8 @@ async def revise(
 
     def write(found: Config) -> None:
         def refuse_empty(context: Any, revision: Any, directives: list[MigrationScript]) -> None:
+            if fill is not None:
+                fill(directives[0])
             if autogenerate and all(
                 not each.upgrade_ops or each.upgrade_ops.is_empty() for each in directives
             ):
