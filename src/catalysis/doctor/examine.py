@@ -5,7 +5,6 @@ fails says so and leaves the others alone.  Nothing is changed.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,7 +176,8 @@ async def _live(connection: AsyncConnection, case: Case) -> AsyncIterator[Said]:
         except DBAPIError as failure:
             if failure.connection_invalidated:
                 raise
-            yield check.rule.skip(why(failure))
+            meant = check.refused(why(failure)) if check.refused is not None else None
+            yield meant or check.rule.skip(why(failure))
 
 
 async def _checked(
@@ -210,16 +210,28 @@ async def _replicas(database: Database, limits: Limits) -> AsyncIterator[Said]:
     for number, url in enumerate(database.settings.replicas, 1):
         replica = Database(database.settings.model_copy(update={"url": url, "replicas": ()}))
         try:
-            async with replica.engine.connect() as connection:
-                row = (await connection.execute(text(server.REPLICA), {"position": position})).one()
-            for each in server.judge_replica(row, number, limits):
+            for each in await _replica(replica, number, position, limits):
                 yield each
-        except (SQLAlchemyError, OSError, TimeoutError) as failure:
-            yield server.UNREACHABLE.complain(
+        finally:
+            await replica.close()
+
+
+async def _replica(replica: Database, number: int, position: str | None, limits: Limits) -> list[Said]:
+    try:
+        async with replica.engine.connect() as connection:
+            try:
+                row = (await connection.execute(text(server.REPLICA), {"position": position})).one()
+            except DBAPIError as failure:
+                if failure.connection_invalidated:
+                    raise
+                return [server.LAG.skip(f"replica {number}: {why(failure)}")]
+    except (SQLAlchemyError, OSError) as failure:  # a TimeoutError is an OSError
+        reason = type(getattr(failure, "orig", None) or failure).__name__  # its text may name hosts and users
+        return [
+            server.UNREACHABLE.complain(
                 f"replica {number} of DATABASE_REPLICAS",
-                f"It does not answer ({type(getattr(failure, 'orig', None) or failure).__name__}).",
+                f"It does not answer ({reason}).",
                 "start it, or take it out of DATABASE_REPLICAS",
             )
-        finally:
-            with suppress(SQLAlchemyError, OSError):
-                await replica.close()
+        ]
+    return list(server.judge_replica(row, number, limits))

@@ -66,6 +66,8 @@ class LiveCheck:
     """A statement to send for each row; its first row is told as a pair with that row."""
     skip: Callable[[Case], str | None] | None = None
     """Why it makes no sense here; None: it does."""
+    refused: Callable[[str], Complaint | None] | None = None
+    """What it means that the database refuses the statement, by its reason; None: nothing, the check is skipped."""
     needs_statistics: bool = False
     """Whether a role without pg_read_all_stats sees only its own part."""
 

@@ -238,7 +238,8 @@ def _slot(rows: Rows, case: Case) -> Iterator[Complaint]:
 REPLICA = """
 SELECT pg_is_in_recovery() AS is_standby,
     CASE WHEN pg_is_in_recovery()
-        THEN CAST(pg_wal_lsn_diff(CAST(:position AS pg_lsn), pg_last_wal_replay_lsn()) AS float8) END AS bytes,
+        THEN CAST(pg_wal_lsn_diff(CAST(CAST(:position AS text) AS pg_lsn), pg_last_wal_replay_lsn()) AS float8)
+    END AS bytes,
     CAST(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) AS float8) AS age
 """
 """For a replica, with the primary's position as it was just before."""

@@ -45,14 +45,27 @@ def _violated(rows: Rows, case: Case) -> Iterator[Complaint]:
         )
 
 
+def _mismatched(reason: str) -> Complaint | None:
+    if "mismatch" not in reason:
+        return None
+    return VIOLATED.complain(
+        "schema",
+        f"The keys cannot be checked, and writing to these tables fails: {reason}",
+        "a primary key or a unique constraint on the columns that are referred to",
+    )
+
+
 def _damaged(rows: Rows, case: Case) -> Iterator[Complaint]:
     found = [str(row.quick_check) for row in rows]
     if found != ["ok"]:
-        yield DAMAGED.complain(
-            "file",
-            f"The check of its pages finds {len(found)} faults{' or more' if len(found) == _FAULTS else ''}.",
-            "restore a backup, or save what can be read: sqlite3 file.db .recover | sqlite3 new.db",
-        )
+        more = " or more" if len(found) == _FAULTS else ""
+        yield DAMAGED.complain("file", f"The check of its pages finds {len(found)}{more} faults.", _RECOVER)
+
+
+def _broken(reason: str) -> Complaint | None:
+    return (
+        DAMAGED.complain("file", f"It cannot be read: {reason}", _RECOVER) if "malformed" in reason else None
+    )
 
 
 def _journal(rows: Rows, case: Case) -> Iterator[Complaint]:
@@ -76,6 +89,7 @@ def _without_key(rows: Rows, case: Case) -> Iterator[Complaint]:
 
 
 _FAULTS = 10
+_RECOVER = "restore a backup, or save what can be read: sqlite3 file.db .recover | sqlite3 new.db"
 
 CHECKS = (
     LiveCheck(OFF, "PRAGMA foreign_keys", _off),
@@ -83,8 +97,9 @@ CHECKS = (
         VIOLATED,
         'SELECT "table" AS child, parent, count(*) AS number FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2',
         _violated,
+        refused=_mismatched,
     ),
-    LiveCheck(DAMAGED, "PRAGMA quick_check(10)", _damaged),
+    LiveCheck(DAMAGED, "PRAGMA quick_check(10)", _damaged, refused=_broken),
     LiveCheck(
         JOURNAL,
         "SELECT journal_mode FROM pragma_journal_mode, pragma_database_list"
