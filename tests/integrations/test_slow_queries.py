@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import select
 
 from catalysis import Database, DatabaseDep, DatabaseSettings, watch_queries
@@ -345,3 +346,32 @@ async def test_findings_are_logged_without_literals(postgres_url: str, caplog: p
     assert finding in record.getMessage()
     assert "canary" not in caplog.text
     assert "20770613" not in caplog.text + str(vars(record))
+
+
+def test_one_loop_after_another(tmp_path, caplog: pytest.LogCaptureFixture):
+    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
+    log = log_slow_queries(database, 1e-9, plan_every=0)
+
+    async def send_and_close() -> None:
+        async with database.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            await planned()
+        await database.close()
+
+    for _ in range(2):
+        asyncio.run(send_and_close())
+    asyncio.run(log.close())
+    assert [hasattr(each, "plan") for each in caplog.records] == [False, True] * 2
+
+
+async def test_a_statement_that_fails_late_is_slow_too(postgres_url: str, caplog: pytest.LogCaptureFixture):
+    settings = DatabaseSettings(url=postgres_url, statement_timeout=0.2)
+    async with made(settings) as database, log_slow_queries(database, SLOW):
+        with pytest.raises(DBAPIError):
+            async with database.session() as session:
+                await session.execute(
+                    text("SELECT pg_sleep(20) FROM label RIGHT JOIN (SELECT 1) AS a ON true")
+                )
+        await planned()
+    assert [each.error is not None for each in caplog.records] == [True, True]
+    assert "Seq Scan on label" in caplog.records[1].plan

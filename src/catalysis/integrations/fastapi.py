@@ -1,7 +1,7 @@
 """FastAPI: a session for each request, answers for the database's errors, and the health of the pool."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -88,13 +88,11 @@ def lifespan(
         within = app.router.middleware_stack  # innermost, so that no middleware's task comes between
         app.router.middleware_stack = ManagedScope(within, warn_repeated=used.settings.warn_repeated)
         slow = used.settings.slow_query_seconds
-        log = None if slow is None else log_slow_queries(used, slow)
         try:
-            yield {"database": used}
+            async with nullcontext() if slow is None else log_slow_queries(used, slow):
+                yield {"database": used}
         finally:
             app.router.middleware_stack = within
-            if log is not None:
-                await log.close()
             await used.close()
 
     return live

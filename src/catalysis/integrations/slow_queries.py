@@ -61,7 +61,7 @@ class SlowQueryLog(Observer):
         self._plan, self._plan_every = plan, plan_every
         self._explained: OrderedDict[str, float] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
-        """Of the tasks: the first that a slow statement was seen in; those of others have no plan."""
+        """Of the tasks: the first that sent a slow statement.  What other loops send meanwhile has no plan."""
         self._waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = True
@@ -102,7 +102,9 @@ class SlowQueryLog(Observer):
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        self._loop = self._loop or loop
+        if self._loop is None or self._loop.is_closed():
+            self._loop, self._waiting = loop, 0
+            self._tasks.clear()
         if loop is self._loop and self._is_due(happened.sql):
             self._waiting += 1
             # By way of the loop, since a task that starts eagerly would start in the statement's greenlet; it keeps
