@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import func, literal, text
 from sqlmodel import select
 
 from catalysis import Database, DatabaseDep, activity, uuid7
@@ -163,3 +163,17 @@ async def test_no_more_is_heard_after_the_end(database: Database):
     async with database.session() as session:
         await session.exec(select(Label))
     assert observer.statements == []
+
+
+async def test_a_statement_that_is_cancelled_is_told_of(database: Database, heard: Heard):
+    if database.engine.dialect.name == "postgresql":
+        slow = select(func.pg_sleep(30))
+    else:
+        endless = select(literal(1).label("n")).cte("endless", recursive=True)
+        slow = select(func.count()).select_from(endless.union_all(select(endless.c.n + 1)))
+    async with database.session() as session:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await session.exec(slow)
+    assert [each.error for each in heard.statements] == ["CancelledError"]
+    assert heard.statements[0].seconds > 0.1

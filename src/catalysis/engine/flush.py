@@ -125,6 +125,8 @@ class _Sender:
                 ended(None, type(error).__name__)
             await lent.fail(error, write.sql, values)
         except BaseException as cancelled:
+            if ended is not None:
+                ended(None, type(cancelled).__name__)
             lent.give_up(cancelled, survives=self._driver.survives_cancellation)
             raise
         if ended is not None:

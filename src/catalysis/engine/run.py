@@ -107,6 +107,8 @@ async def _ask(reading: Reading, sent: Sent, lent: Lease) -> Answer:
             ended(None, type(error).__name__)
         await lent.fail(error, sent.sql, sent.parameters)
     except BaseException as cancelled:
+        if ended is not None:
+            ended(None, type(cancelled).__name__)
         lent.give_up(cancelled, survives=driver.survives_cancellation)
         raise
     if ended is not None:

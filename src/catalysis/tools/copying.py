@@ -120,6 +120,8 @@ class Copier:
                 ended(None, type(error).__name__)
             await lent.fail(error, sql, ())
         except BaseException as cancelled:
+            if ended is not None:
+                ended(None, type(cancelled).__name__)
             lent.give_up(cancelled, survives=False)
             raise
         if ended is not None:
