@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Integer, bindparam, delete, event, func, insert, literal, select, text, union, update
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, joinedload, mapped_column
@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateTable, Sequence
 
 from catalysis import Database, Session, watch_queries
 from catalysis.errors import ExplainError
-from catalysis.tools.explain import explain
+from catalysis.tools.explain import EXPLAINING, explain
 from catalysis.tools.plan_reading import read_postgresql, read_sqlite
 from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
 from tests.models import Job, Person
@@ -120,6 +120,106 @@ async def test_analyze_leaves_nothing_behind(filled: Database, name: str, has_wr
         await session.rollback()
     async with filled.session() as session:
         assert (await session.execute(everything)).all() != before if has_written else before
+
+
+def _upsert(database: Database) -> Any:
+    dialect = {"postgresql": postgresql, "sqlite": sqlite}[database.engine.dialect.name]
+    return dialect.insert(Thing).values(id=100, name="x", size=50)
+
+
+UPSERTS: dict[str, Any] = {
+    "on conflict do update": lambda insert: insert.on_conflict_do_update(
+        index_elements=[Thing.id], set_={"name": "y", "size": insert.excluded.size}
+    ),
+    "on conflict do update returning": lambda insert: insert.on_conflict_do_update(
+        index_elements=[Thing.id], set_={"name": "y"}
+    ).returning(Thing),
+    "on conflict do nothing": lambda insert: insert.on_conflict_do_nothing(),
+    "no conflict": lambda insert: insert.values(id=1).on_conflict_do_nothing(),
+}
+
+
+@pytest.mark.parametrize("name", UPSERTS)
+@pytest.mark.parametrize("written", ["nothing", "flushed", "executed"])
+async def test_on_conflict_leaves_nothing_behind(filled: Database, name: str, written: str):
+    """What the session had written is committed afterwards, and nothing else."""
+    everything = select(THINGS).order_by(THINGS.c.id)
+    statement = UPSERTS[name](_upsert(filled))
+    async with filled.session() as session:
+        if written == "flushed":
+            session.add(Thing(id=50, name="mine"))
+            (await session.get_one(Thing, 103)).name = "changed"
+            await session.flush()
+        elif written == "executed":
+            await session.execute(delete(Thing).where(Thing.id == 105))
+        before = (await session.execute(everything)).all()
+        plan = await explain(session, statement, analyze=True)
+        assert plan.analyzed == (filled.engine.dialect.name == "postgresql")
+        assert (await session.execute(everything)).all() == before
+        await session.commit()
+    async with filled.session() as session:
+        assert (await session.execute(everything)).all() == before
+        assert len(before) == {"nothing": 10, "flushed": 11, "executed": 9}[written]
+
+
+@pytest.mark.parametrize("name", STATEMENTS | INSERTS | UPSERTS)
+async def test_in_autocommit(filled: Database, name: str):
+    """Where no transaction of SQLAlchemy's is one of the database's."""
+    everything = select(THINGS).order_by(THINGS.c.id)
+    async with filled.session() as session:
+        before = (await session.execute(everything)).all()
+    other = Database(filled.settings.url, isolation_level="AUTOCOMMIT")
+    statement = UPSERTS[name](_upsert(filled)) if name in UPSERTS else (STATEMENTS | INSERTS)[name]
+    for began in (False, True):
+        async with other.session() as session:
+            if began:
+                await session.connection()
+            await explain(session, statement, analyze=True)
+            assert (await session.execute(everything)).all() == before
+        async with filled.session() as session:
+            assert (await session.execute(everything)).all() == before
+    await other.close()
+
+
+TRIGGERS = {
+    "postgresql": [
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "INSERT INTO thing (name, size) VALUES ('noted', 1); RETURN NULL; END $$",
+        "CREATE TRIGGER noted AFTER INSERT OR UPDATE OR DELETE ON thing "
+        "FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION note()",
+    ],
+    "sqlite": [
+        f"CREATE TRIGGER noted_{verb} AFTER {verb} ON thing BEGIN "
+        "INSERT INTO thing (name, size) VALUES ('noted', 1); END"
+        for verb in ("INSERT", "UPDATE", "DELETE")
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ["insert", "update", "delete"])
+@pytest.mark.parametrize("has_written", [False, True])
+async def test_what_triggers_did_is_undone(filled: Database, name: str, has_written: bool):
+    everything = select(THINGS).order_by(THINGS.c.id)
+    async with filled.session() as session:
+        for sql in TRIGGERS[filled.engine.dialect.name]:
+            await session.execute(text(sql))
+        await session.commit()
+        if has_written:
+            await session.execute(update(Thing).where(Thing.id == 100).values(name="mine"))
+        before = (await session.execute(everything)).all()
+        plan = await explain(session, (STATEMENTS | INSERTS)[name], analyze=True)
+        assert len(plan.triggers) == (filled.engine.dialect.name == "postgresql")
+        assert (await session.execute(everything)).all() == before
+        await session.commit()
+    async with filled.session() as session:
+        assert (await session.execute(everything)).all() == before
+
+
+async def test_listeners_know_our_explain_from_theirs(session: Session):
+    with watch_queries() as queries:
+        await explain(session, select(Thing).where(Thing.size == 3))
+        await session.execute(select(Thing).where(Thing.size == 3))
+    assert [query.reason == EXPLAINING for query in queries] == [True, False]
 
 
 async def test_the_sessions_objects_are_not_disturbed(session: Session):

@@ -79,7 +79,7 @@ async def test_a_plan_for_any_values_and_for_these(filled: Database, given: Any)
 async def test_the_generic_plan_is_not_the_one_for_nulls(postgres: Database, way: Any):
     async with postgres.engine.connect() as connection:
         driver = await driver_of(connection)
-        async with module._undone(driver):
+        async with module.undone(driver):
             answer = await way(driver, "SELECT * FROM thing WHERE id = $1::INTEGER AND name = $2::VARCHAR", 2)
         root = read_postgresql([[answer]]).root
         assert "$1" in f"{root.index_condition} {root.filter}"
@@ -133,6 +133,16 @@ async def test_analyze_leaves_the_table_as_it_is(filled: Database, kind: str, gi
         assert await everything(connection) == own
         await connection.commit()
     assert await everything(filled) == own, "what the transaction had written is committed"
+
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "SERIALIZABLE"])
+async def test_whatever_the_isolation_level(filled: Database, level: str):
+    before = await everything(filled)
+    async with filled.engine.connect() as connection:
+        await connection.execution_options(isolation_level=level)
+        for _ in range(2):
+            await explain_sql(connection, "DELETE FROM thing", analyze=True)
+            assert await everything(filled) == await everything(connection) == before
 
 
 async def test_a_connection_without_a_transaction(filled: Database):
@@ -191,7 +201,7 @@ async def test_one_statement_only_when_it_has_placeholders(postgres: Database):
         async with postgres.engine.connect() as connection:
             driver = await driver_of(connection)
             with pytest.raises(Exception, match="multiple commands"):
-                async with module._undone(driver):
+                async with module.undone(driver):
                     await module.generic_plan_by_prepare(driver, sql, 1)
     assert await everything(postgres) == before
 
@@ -259,7 +269,7 @@ async def test_nothing_stays_on_the_server(postgres: Database):
 async def test_the_older_way_cleans_up_after_an_error(postgres: Database):
     async with postgres.engine.connect() as connection:
         driver = await driver_of(connection)
-        async with module._undone(driver):
+        async with module.undone(driver):
             with pytest.raises(Exception, match="wrong number of parameters"):
                 await module.generic_plan_by_prepare(driver, "SELECT * FROM thing WHERE id = $1::int", 2)
         assert await left_on_the_server(connection) == []
@@ -272,6 +282,20 @@ async def test_cancelled_while_it_executes(postgres: Database):
                 await explain_sql(connection, "SELECT pg_sleep(30)", analyze=True)
         assert not (await driver_of(connection)).is_in_transaction()
         assert len(await everything(connection)) == 3
+
+
+async def test_cancelled_before_it_begins(postgres: Database):
+    """Nobody knows then whether the server has begun, so the connection goes."""
+    async with postgres.engine.connect() as connection:
+        driver = await driver_of(connection)
+        cancelled = asyncio.create_task(module.begin_undone(driver))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert driver.is_closed()
+        await connection.invalidate()
+    assert len(await everything(postgres)) == 3
 
 
 async def test_behind_a_pooler_in_transaction_mode(postgres_url: str):

@@ -5,7 +5,7 @@ behind: ANALYZE, which executes, is undone, and the session's objects, transacti
 """
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,12 @@ from sqlalchemy.sql.ddl import ExecutableDDLElement
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.util import await_only
 
-from catalysis.engine.alchemy.adapters import driver_connection, turn_on
+from catalysis.engine.alchemy.adapters import driver_connection, isolation_of, turn_on
 from catalysis.engine.drivers import is_driven
 from catalysis.errors import ExplainError
 from catalysis.events.hooks import fallback_reason
 from catalysis.tools.examining import examined
-from catalysis.tools.explain_sql import SQLITE_COMMAND, explain_sql, postgresql_command
+from catalysis.tools.explain_sql import SQLITE_COMMAND, begin_undone, explain_sql, postgresql_command, undo
 from catalysis.tools.findings import Statement
 from catalysis.tools.plan_reading import read_postgresql, read_sqlite
 from catalysis.tools.query_plan import QueryPlan
@@ -162,21 +162,39 @@ def _ask(
 
 @contextmanager
 def _connection(session: Session, bind_arguments: Any, needs_undoing: bool) -> Generator[Connection]:
-    """Where the session's transaction is, undone afterwards; without one, a connection of its own."""
-    if session.in_transaction():
-        connection = session.connection(bind_arguments=bind_arguments)
-    elif isinstance(bind := session.get_bind(**bind_arguments), Engine):
-        with bind.connect() as connection:
-            yield connection
-        return
-    else:
-        connection = bind
-    if not needs_undoing:
+    """Where the session's transaction is, or a connection of its own; what happens on it is undone afterwards."""
+    with ExitStack() as stack:
+        if session.in_transaction():
+            connection = session.connection(bind_arguments=bind_arguments)
+        elif isinstance(bind := session.get_bind(**bind_arguments), Engine):
+            connection = stack.enter_context(bind.connect())
+        else:
+            connection = bind
+        if needs_undoing:
+            stack.enter_context(_undone(connection))
         yield connection
+
+
+@contextmanager
+def _undone(connection: Connection) -> Generator[None]:
+    adapter: Any = connection.connection.dbapi_connection
+    if is_driven(connection.dialect) and isolation_of(adapter) == "autocommit":
+        # SQLAlchemy's transactions are none of the database's then, and what ANALYZE does would stay.
+        driver = driver_connection(adapter)
+        joined = await_only(begin_undone(driver))
+        try:
+            yield
+        finally:
+            await_only(undo(driver, joined))
         return
-    with connection.begin_nested() if connection.in_transaction() else connection.begin() as undone:
-        yield connection
-        undone.rollback()
+    if not is_driven(connection.dialect) and connection.get_isolation_level() == "AUTOCOMMIT":
+        raise ExplainError(
+            f"{connection.dialect.driver} is in autocommit here, and what ANALYZE does could not be undone.  Use a "
+            "connection with another isolation level."
+        )
+    with connection.begin_nested() if connection.in_transaction() else connection.begin() as transaction:
+        yield
+        transaction.rollback()
 
 
 __all__ = ["EXPLAINING", "explain", "explain_sql"]

@@ -104,7 +104,7 @@ def postgresql_command(analyze: bool, buffers: bool) -> str:
 
 
 async def _ask_asyncpg(driver: Any, dialect: Any, request: Request) -> QueryPlan:
-    async with _undone(driver):
+    async with undone(driver):
         try:
             plan = read_postgresql(await _answer(driver, request))
             return await examined(driver, dialect, plan, Statement(request.sql, request.parameters))
@@ -176,26 +176,40 @@ _PREPARED = "catalysis_explained"
 
 
 @asynccontextmanager
-async def _undone(driver: Any) -> AsyncGenerator[None]:
+async def undone(driver: Any) -> AsyncGenerator[None]:
     """A savepoint that is rolled back, in a transaction of its own if there is none.
 
-    The driver's own BEGIN is sent, since SQLAlchemy's adapter and the native path would take theirs for begun.
+    The driver's own BEGIN is sent: SQLAlchemy's adapter sends none in autocommit, and else would take it for its own.
     """
-    joined = driver.is_in_transaction()
-    if not joined:
-        await driver.execute("BEGIN")
+    joined = await begin_undone(driver)
     try:
-        await driver.execute(f"SAVEPOINT {_SAVEPOINT}")
         yield
     finally:
-        try:
-            if joined:
-                await driver.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}; RELEASE SAVEPOINT {_SAVEPOINT}")
-            elif driver.is_in_transaction():
-                await driver.execute("ROLLBACK")
-        except BaseException:
-            driver.terminate()  # a pool would lend it with the transaction still open
-            raise
+        await undo(driver, joined)
+
+
+async def begin_undone(driver: Any) -> bool:
+    """Begin what `undo` takes back; whether it is a part of a transaction that was there."""
+    joined = driver.is_in_transaction()
+    try:
+        await driver.execute(f"SAVEPOINT {_SAVEPOINT}" if joined else f"BEGIN; SAVEPOINT {_SAVEPOINT}")
+    except BaseException:
+        if not joined:
+            driver.terminate()  # nobody knows whether it has begun
+        raise
+    return joined
+
+
+async def undo(driver: Any, joined: bool) -> None:
+    """Roll back; where that fails the connection is closed, since a pool would lend it with its transaction open."""
+    try:
+        if joined:
+            await driver.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}; RELEASE SAVEPOINT {_SAVEPOINT}")
+        elif driver.is_in_transaction():
+            await driver.execute("ROLLBACK")
+    except BaseException:
+        driver.terminate()
+        raise
 
 
 # --- SQLite by aiosqlite --------------------------------------------------------------------------
