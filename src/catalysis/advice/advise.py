@@ -3,6 +3,7 @@
 Nothing is ever applied: what is tried is undone, and what is proposed is only said.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ from catalysis.advice.catalog import SMALL_TABLE, Catalog, read_catalog
 from catalysis.advice.choosing import AT_LEAST, Choice, Problem, choose
 from catalysis.advice.definitions import IndexDefinition, TableName, is_served_by
 from catalysis.advice.predicates import Asked, Unread, read_statement
-from catalysis.advice.proving import Answers, Trial, trial_on
+from catalysis.advice.proving import TRIAL_NAME, Answers, Trial, trial_on
 from catalysis.advice.redundancy import UNUSED_DAYS, IndexToDrop, find_redundant
 from catalysis.advice.referring import derived_statements
 from catalysis.advice.workload import Statement, Workload
@@ -247,10 +248,9 @@ async def _chosen(problem: Problem, answers: Answers) -> Choice:
 
 async def _reported(work: _Work, choice: Choice, answers: Answers, unused_days: float) -> Advice:
     trial = answers.trial
-    chosen = frozenset(choice.chosen)
     names = _names(work, choice.chosen)
     helped = {i: _helped(choice, i) for i in choice.chosen}
-    plans = await _plans(answers, chosen, {n for each in helped.values() for n in each})
+    plans = await _plans(answers, names, {n for each in helped.values() for n in each})
     indexes: list[ProposedIndex] = []
     for i in choice.chosen:
         definition = work.candidates[i]
@@ -296,19 +296,27 @@ def _helped(choice: Choice, index: int) -> list[int]:
     ]
 
 
-async def _plans(answers: Answers, chosen: frozenset[int], wanted: set[int]) -> Mapping[int, tuple[str, str]]:
-    """What the database does for each statement, without and with the chosen."""
+async def _plans(
+    answers: Answers, names: Mapping[int, str], wanted: set[int]
+) -> Mapping[int, tuple[str, str]]:
+    """What the database does for each statement, without and with the chosen, these under the names they will have."""
     said: list[dict[int, str]] = []
-    for there in (frozenset[int](), chosen):
+    for there in (frozenset[int](), frozenset(names)):
         async with answers.trial.only(there):
             said.append({n: (await answers.plan(n)).text for n in sorted(wanted)})
-    return {n: (said[0][n], said[1][n]) for n in wanted}
+
+    def named(plan: str) -> str:
+        return re.sub(rf"{TRIAL_NAME}(\d+)", lambda each: names.get(int(each[1]), each[0]), plan)
+
+    return {n: (said[0][n], named(said[1][n])) for n in wanted}
 
 
 def _gain(work: _Work, choice: Choice, at: tuple[int, int], plans: tuple[str, str]) -> Gain:
     n = at[0]
-    costs = (choice.before[n], choice.after[n], choice.without[at])
-    return Gain(work.statements[n], *(_cost(work, each) for each in costs), *plans)
+    before, after, without = (
+        _cost(work, each) for each in (choice.before[n], choice.after[n], choice.without[at])
+    )
+    return Gain(work.statements[n], before, after, without, *plans)
 
 
 def _cost(work: _Work, figure: float) -> float | None:

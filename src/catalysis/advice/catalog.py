@@ -209,6 +209,10 @@ async def _read_sqlite(connection: AsyncConnection) -> Catalog:
         table = TableName(name)
         described = await _pragma(connection, f"table_info({quote(name)})")
         columns[table] = frozenset(row[1] for row in described)
+        keyed = [(row[1], row[2].upper()) for row in described if row[5]]
+        if len(keyed) == 1 and keyed[0][1] == "INTEGER":  # the rowid itself, which no list of indexes has
+            rowid = IndexDefinition(table, (Key(keyed[0][0]),))
+            indexes.append(ExistingIndex("INTEGER PRIMARY KEY", rowid, unique=True, needed=True))
         rows[table] = await _sqlite_rows(connection, quote(name))
         listed_too = await _pragma(connection, f"index_list({quote(name)})")
         indexes += [await _sqlite_index(connection, table, row) for row in listed_too]

@@ -6,18 +6,22 @@ worst costs a candidate.  Whether an index helps is for the database to say.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import sqlglot
-from sqlglot import Expression, exp
+from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from catalysis.advice.definitions import Key, TableName
+
+Node = exp.Expression  # pyright: ignore[reportPrivateImportUsage] - documented, and re-exported without saying so
+"""A node of sqlglot's syntax tree."""
 
 Columns = Mapping[TableName, frozenset[str]]
 """The tables there are, with their columns."""
 
 _READ_AS = {"postgresql": "postgres"}
+_READ = (exp.Query, exp.Insert, exp.Update, exp.Delete, exp.Merge)
 _CHANGES = exp.Insert | exp.Update | exp.Delete | exp.Merge
 _MAX_BRANCHES = 8
 """Conditions of an OR that are looked at; each would need an index of its own."""
@@ -75,10 +79,10 @@ class Unread:
 def read_statement(sql: str, dialect: str, tables: Columns) -> Asked | Unread:
     """What `sql`, in SQLAlchemy's dialect of that name, asks of the `tables` there are.  Never raises."""
     try:
-        tree = sqlglot.parse_one(sql, dialect=_READ_AS.get(dialect, dialect))
-        if isinstance(tree, exp.Command) or not isinstance(tree, exp.Query | _CHANGES):
+        tree: Any = sqlglot.parse_one(sql, dialect=_READ_AS.get(dialect, dialect))
+        if isinstance(tree, exp.Command) or not isinstance(tree, _READ):
             return Unread(f"{type(tree).__name__.upper()} is not analysed")
-        return _Reader(tree, _READ_AS.get(dialect, dialect), tables).read()
+        return _Reader(cast("Node", tree), _READ_AS.get(dialect, dialect), tables).read()
     except SqlglotError as failure:
         return Unread(f"it cannot be parsed: {str(failure).splitlines()[0][:120]}")
     except RecursionError:
@@ -97,7 +101,7 @@ class _Source:
 
 
 class _Reader:
-    def __init__(self, tree: Expression, dialect: str, tables: Columns) -> None:
+    def __init__(self, tree: Node, dialect: str, tables: Columns) -> None:
         self.tree, self.dialect, self.tables = tree, dialect, tables
         self.by_name = {table.name: table for table in tables if table.schema is None} | {
             str(table): table for table in tables
@@ -120,7 +124,7 @@ class _Reader:
             return None
         return self.by_name.get(f"{table.db}.{table.name}" if table.db else table.name)
 
-    def _uses_of(self, scope: Expression) -> Iterator[TableUse]:
+    def _uses_of(self, scope: Node) -> Iterator[TableUse]:
         sources = self._sources(scope)
         if not sources:
             return
@@ -144,7 +148,7 @@ class _Reader:
 
     # --- Tables, and the conditions on them ------------------------------------------------------------
 
-    def _sources(self, scope: Expression) -> dict[str, _Source]:
+    def _sources(self, scope: Node) -> dict[str, _Source]:
         sources: dict[str, _Source] = {}
         for table in scope.find_all(exp.Table):
             if _scope_of(table) is not scope:
@@ -153,7 +157,7 @@ class _Reader:
                 sources[table.alias_or_name] = _Source(known, self.tables[known])
         return sources
 
-    def _conditions(self, scope: Expression) -> Iterator[tuple[Expression, frozenset[str] | None]]:
+    def _conditions(self, scope: Node) -> Iterator[tuple[Node, frozenset[str] | None]]:
         """WHERE, and each ON; an outer join's ON says something of the tables on its nullable side alone."""
         if (where := scope.args.get("where")) is not None:
             yield where.this, None
@@ -170,7 +174,7 @@ class _Reader:
         owners = [alias for alias, source in sources.items() if column.name in source.columns]
         return owners[0] if len(owners) == 1 else None
 
-    def _key(self, side: Expression, sources: Mapping[str, _Source]) -> tuple[str, Key] | None:
+    def _key(self, side: Node, sources: Mapping[str, _Source]) -> tuple[str, Key] | None:
         """The one table whose columns an expression is of, and the expression as a key of its index."""
         while isinstance(side, exp.Paren):
             side = side.this
@@ -187,17 +191,17 @@ class _Reader:
             return None
         return owner, Key(self._sql(side), is_expression=True)
 
-    def _sql(self, expression: Expression) -> str:
+    def _sql(self, expression: Node) -> str:
         """As it stands in an index: columns without their table."""
 
-        def bare(node: Expression) -> Expression:
+        def bare(node: Node) -> Node:
             return exp.column(node.this.copy()) if isinstance(node, exp.Column) else node
 
         return expression.copy().transform(bare).sql(dialect=self.dialect)
 
     # --- Single conditions -----------------------------------------------------------------------------
 
-    def _note(self, part: Expression, sources: Mapping[str, _Source], only: frozenset[str] | None) -> None:
+    def _note(self, part: Node, sources: Mapping[str, _Source], only: frozenset[str] | None) -> None:
         if isinstance(part, exp.Or):
             self._note_branches(part, sources)
             return
@@ -219,7 +223,7 @@ class _Reader:
                     }
                     sources[alias].found.setdefault("branches", []).append(TableUse(each.table, **said))
 
-    def _said(self, part: Expression, sources: Mapping[str, _Source]) -> Iterator[tuple[str, str, Any]]:
+    def _said(self, part: Node, sources: Mapping[str, _Source]) -> Iterator[tuple[str, str, Any]]:
         """(field of TableUse, alias, what it gets) for each thing that one condition says."""
         if isinstance(part, exp.Escape):
             part = part.this
@@ -266,7 +270,7 @@ class _Reader:
         if keys and len(keys) == len(found) and len({owner for owner, _ in keys}) == 1:
             yield "ranges", keys[0][0], tuple(key for _, key in keys)
 
-    def _constant(self, part: Expression, sources: Mapping[str, _Source]) -> tuple[str, Constant] | None:
+    def _constant(self, part: Node, sources: Mapping[str, _Source]) -> tuple[str, Constant] | None:
         subject = part
         while isinstance(subject, exp.Not | exp.Paren):
             subject = subject.this
@@ -280,7 +284,7 @@ class _Reader:
     # --- Order and columns -----------------------------------------------------------------------------
 
     def _order(
-        self, scope: Expression, sources: Mapping[str, _Source]
+        self, scope: Node, sources: Mapping[str, _Source]
     ) -> tuple[tuple[str, tuple[Key, ...]] | None, bool]:
         """The table whose columns the order begins with, those columns; and whether only the first are wanted."""
         if not isinstance(scope, exp.Select):
@@ -307,7 +311,7 @@ class _Reader:
         projected = scope.expressions[0].unalias()
         return self._key(projected.this, sources) if isinstance(projected, exp.Max | exp.Min) else None
 
-    def _projected(self, term: Expression, scope: exp.Select) -> Expression:
+    def _projected(self, term: Node, scope: exp.Select) -> Node:
         """What an ORDER BY means that names what is selected, or numbers it."""
         if isinstance(term, exp.Column) and not term.table:
             for each in scope.expressions:
@@ -315,7 +319,7 @@ class _Reader:
                     return each.this
         return term
 
-    def _columns(self, scope: Expression, sources: Mapping[str, _Source]) -> dict[str, frozenset[str]]:
+    def _columns(self, scope: Node, sources: Mapping[str, _Source]) -> dict[str, frozenset[str]]:
         named: dict[str, set[str]] = {alias: set() for alias in sources}
         for column in scope.find_all(exp.Column):
             owner = self._owner(column, sources)
@@ -329,7 +333,7 @@ class _Reader:
         }
 
 
-_CONTAINMENT: dict[type[Expression], str] = {
+_CONTAINMENT: dict[type[Node], str] = {
     exp.ArrayContainsAll: "@>",
     exp.ArrayContainedBy: "<@",
     exp.ArrayOverlaps: "&&",
@@ -355,11 +359,11 @@ def _rising(keys: list[tuple[Key, exp.Ordered]], dialect: str) -> tuple[Key, ...
     return tuple(turned)
 
 
-def _scope_of(node: Expression) -> Expression | None:
+def _scope_of(node: Node) -> Node | None:
     return node.find_ancestor(exp.Select, exp.Update, exp.Delete)
 
 
-def _conjuncts(condition: Expression) -> Iterator[Expression]:
+def _conjuncts(condition: Node) -> Iterator[Node]:
     if isinstance(condition, exp.And):
         yield from _conjuncts(condition.this)
         yield from _conjuncts(condition.expression)
@@ -369,7 +373,7 @@ def _conjuncts(condition: Expression) -> Iterator[Expression]:
         yield condition
 
 
-def _disjuncts(condition: Expression) -> Iterator[Expression]:
+def _disjuncts(condition: Node) -> Iterator[Node]:
     if isinstance(condition, exp.Or):
         yield from _disjuncts(condition.this)
         yield from _disjuncts(condition.expression)

@@ -88,14 +88,16 @@ def as_tables(advice: Advice) -> Group:
         parts.append(Text("No index is proposed: none was proved to help enough."))
     if advice.to_drop:
         parts.append(_droppable(advice))
-    for each in advice.unproved:
-        parts.append(Text.from_markup(f"[yellow]not proved[/] {escape(each.ddl)}: {escape(each.reason)}"))
+    for reason in dict.fromkeys(each.reason for each in advice.unproved):
+        ddl = "".join(f"\n  {each.ddl};" for each in advice.unproved if each.reason == reason)
+        parts.append(Text.from_markup(f"[yellow]Not proved[/], since {escape(reason)}:{escape(ddl)}"))
     for each in advice.skipped:
         sql = _short(each.statement.sql)
         parts.append(Text.from_markup(f"[yellow]not analysed[/] {escape(sql)}: {escape(each.reason)}"))
     parts += [Text(each, style="yellow") for each in advice.remarks]
-    needless = sum(not each.indexes for each in advice.statements)
-    parts.append(Text(f"{len(advice.statements)} statements analysed, {needless} of which need no index."))
+    doubtful = {one.sql for each in advice.unproved for one in each.statements}
+    needless = sum(not each.indexes and each.statement.sql not in doubtful for each in advice.statements)
+    parts.append(Text(f"{len(advice.statements)} statements analysed; {needless} of them need no index."))
     return Group(*parts)
 
 

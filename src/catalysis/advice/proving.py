@@ -25,6 +25,8 @@ LOCK_SECONDS = 2
 """How long a trial waits for a lock on a table, at most."""
 STATEMENT_SECONDS = 120
 """How long making one index may take, at most."""
+TRIAL_NAME = "catalysis_trial_"
+"""Before the number of a candidate that is really made."""
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ class Made:
     async def make(self, candidates: Sequence[IndexDefinition]) -> None:
         """Make each in a savepoint of its own, so that one that cannot be made costs only itself."""
         for number, candidate in enumerate(candidates):
-            name = f"catalysis_trial_{number}"
+            name = f"{TRIAL_NAME}{number}"
             try:
                 async with self.connection.begin_nested():
                     await self.connection.exec_driver_sql(candidate.ddl(self.connection.dialect, name=name))
