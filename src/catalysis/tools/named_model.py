@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import MetaData, Table
 from sqlalchemy.orm import Mapper, registry
+from sqlmodel import SQLModel
 
 from catalysis.errors import BulkError, SettingsError
 
@@ -57,7 +58,9 @@ def import_models(models: str, root: Path = Path()) -> ModuleType:
 
 
 def find_metadata(models: str, root: Path = Path()) -> list[MetaData]:
-    """The metadata that `app.models:Base.metadata` names, or all those that the members of `app.models` belong to.
+    """The metadata that `app.models:Base.metadata` names, or those that the members of `app.models` belong to.
+
+    Where it has no mapped classes or tables, the modules that it imports are meant: those of its bases, and SQLModel's.
 
     Raises:
         SettingsError: there is no such module or metadata, or the module cannot be imported.
@@ -73,10 +76,15 @@ def find_metadata(models: str, root: Path = Path()) -> list[MetaData]:
     path = models.partition(":")[2]
     if not path:
         members = list(vars(module).values())
-        found = [each.metadata for each in _registries(members)]
+        mapped = [each for each in members if isinstance(each, type) and "__mapper__" in vars(each)]
+        found = [each.registry.metadata for each in map(_mapper_of, mapped)]
         found += [each for each in members if isinstance(each, MetaData)]
         found += [each.metadata for each in members if isinstance(each, Table)]
-        return [each for each in dict.fromkeys(found) if each.tables]
+        bases = [*(each.metadata for each in _registries(members)), SQLModel.metadata]
+        with_tables = [each for each in dict.fromkeys(found or bases) if each.tables]
+        if not with_tables:
+            raise SettingsError(f"{models} declares no table.  Name the module that does: --models app.models")
+        return with_tables
     named: Any = module
     for name in path.split("."):
         named = getattr(named, name, None)
@@ -97,6 +105,10 @@ def _mappers(members: Any) -> Iterator[Mapper[Any]]:
     """All mappers of the registries that the module's members belong to."""
     for base in _registries(members):
         yield from base.mappers
+
+
+def _mapper_of(mapped: Any) -> Mapper[Any]:
+    return mapped.__mapper__
 
 
 def _registries(members: Any) -> Iterator[registry]:
