@@ -83,7 +83,9 @@ def find_metadata(models: str, root: Path = Path()) -> list[MetaData]:
         bases = [*(each.metadata for each in _registries(members)), SQLModel.metadata]
         with_tables = [each for each in dict.fromkeys(found or bases) if each.tables]
         if not with_tables:
-            raise SettingsError(f"{models} declares no table.  Name the module that does: --models app.models")
+            raise SettingsError(
+                f"{models} declares no table.  Name the module that does: --models app.models"
+            )
         return with_tables
     named: Any = module
     for name in path.split("."):
