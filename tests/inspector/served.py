@@ -5,10 +5,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import uvicorn
@@ -25,6 +26,7 @@ from catalysis.starter.app.seed import DEMO_PASSWORD
 from catalysis.starter.app.settings import AppSettings
 from tests.servers import free_port
 
+T = TypeVar("T")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
     "--headless",
@@ -114,7 +116,7 @@ def served(
 ) -> Iterator[Served]:
     """The starter on the database at `url`, with demo data."""
     database = Database(DatabaseSettings.load(url=url, inspector=inspector))
-    asyncio.run(_prepare(database))
+    apart(_prepare(database))
     if show_parameters:
         from catalysis.inspector import add_inspector
 
@@ -142,6 +144,12 @@ def served(
     finally:
         server.should_exit = True
         thread.join(20)
+
+
+def apart(work: Coroutine[Any, Any, T]) -> T:
+    """Its result, awaited in a thread of its own: here a loop may be running."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 async def _prepare(database: Database) -> None:

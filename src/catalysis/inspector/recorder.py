@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
+from weakref import WeakSet
 
 from catalysis.events import (
     CallSite,
+    DatabaseAddress,
     Observer,
     QueryEvent,
     Scope,
@@ -47,6 +49,10 @@ _MOST_VALUES = 100
 _LONGEST_VALUE = 1_000
 
 
+_Key = tuple[str, DatabaseAddress | None]
+_recorders: "WeakSet[Recorder]" = WeakSet()
+
+
 class Recorder(Observer):
     """The latest scopes, statements and transactions of a process."""
 
@@ -62,13 +68,14 @@ class Recorder(Observer):
         self._shown.maxstring = self._shown.maxother = 120
         self._shown.maxlist = self._shown.maxtuple = 20
         self._empty()
+        _recorders.add(self)
 
     def _empty(self) -> None:
         self._scopes: dict[int, RecordedScope] = {}
         self._executions = 0
-        self._statements: dict[str, Statement] = {}
+        self._statements: dict[_Key, Statement] = {}
         self._by_number: dict[int, Statement] = {}
-        self._by_sent: dict[str, Statement] = {}
+        self._by_sent: dict[_Key, Statement] = {}
         self._text = 0
         self._sites: dict[CallSite, CallSite] = {}
         self._open: dict[int, RecordedTransaction] = {}
@@ -107,8 +114,9 @@ class Recorder(Observer):
         self._put(happened)
 
     def ignore(self, scope: Scope) -> None:
-        """Record nothing of this scope, which is running."""
-        self._put(("ignore", scope.number))
+        """Record nothing of this scope, which is running: neither here nor in another recorder of the process."""
+        for recorder in list(_recorders):
+            recorder._put(("ignore", scope.number))
 
     def _put(self, happened: Any) -> None:
         self._heap.append(happened)
@@ -161,7 +169,8 @@ class Recorder(Observer):
 
     def _ignore(self, number: int) -> None:
         self._ignored.add(number)
-        if self._scopes.pop(number, None) is not None:
+        if (scope := self._scopes.pop(number, None)) is not None:
+            self._executions -= len(scope.executions)
             self.version -= 1
 
     def _is_ignored(self, happened: Any) -> bool:
@@ -254,16 +263,17 @@ class Recorder(Observer):
         return known
 
     def _statement(self, event: QueryEvent) -> Statement:
-        statement = self._by_sent.get(event.sql)
+        statement = self._by_sent.get((event.sql, event.database))
         if statement is None:
             shown = event.sql if self.keeps_parameters else mask(event.sql)
-            statement = self._statements.get(shown) or self._new_statement(shown, event)
+            statement = self._statements.get((shown, event.database)) or self._new_statement(shown, event)
             self._send(statement, event.sql)
         # To the end: the first is the one that was not used for longest.
-        self._statements[statement.sql] = self._statements.pop(statement.sql)
+        key = statement.sql, statement.database
+        self._statements[key] = self._statements.pop(key)
         while len(self._statements) > self.limits.statements or self._text > self.limits.text:
             oldest = self._statements.pop(next(iter(self._statements)))
-            del self._by_number[oldest.number], self._by_sent[oldest.sent]
+            del self._by_number[oldest.number], self._by_sent[oldest.sent, oldest.database]
             self._text -= _size(oldest.sql) + _size(oldest.sent)
         return statement
 
@@ -272,16 +282,16 @@ class Recorder(Observer):
         is_cut = len(event.sql) >= self.limits.sql
         statement = Statement(self._numbers, shown, shorten(shown), "", is_cut, event.database, event.entity)
         statement.durations = deque(maxlen=self.limits.durations)
-        self._statements[shown] = self._by_number[statement.number] = statement
+        self._statements[shown, event.database] = self._by_number[statement.number] = statement
         self._text += _size(shown) + _size("")
         return statement
 
     def _send(self, statement: Statement, sent: str) -> None:
         """Note the text it was sent as; only literals differ from the one before."""
-        self._by_sent.pop(statement.sent, None)
+        self._by_sent.pop((statement.sent, statement.database), None)
         self._text += _size(sent) - _size(statement.sent)
         statement.sent, statement.parameters = sent, None
-        self._by_sent[sent] = statement
+        self._by_sent[sent, statement.database] = statement
 
     def _count(self, statement: Statement, event: QueryEvent, site: CallSite | None, values: Any) -> None:
         statement.calls += 1

@@ -10,7 +10,9 @@
   // --- What changed ---
 
   const patchChildren = (old, fresh) => {
-    let at = old.firstElementChild;
+    const staying = new Set([...fresh.children].map((each) => each.id));
+    for (const child of [...old.children]) if (!staying.has(child.id)) child.remove();
+    let at = old.firstElementChild; // what stays is in order, so that hardly anything moves and loses the focus
     for (const child of [...fresh.children]) {
       let known = child.id ? document.getElementById(child.id) : null;
       if (known && known.parentNode !== old) known = null;
@@ -26,11 +28,6 @@
       if ("patch" in known.dataset && "patch" in child.dataset) patchChildren(known, child);
       else known.replaceWith(child);
     }
-    while (at) {
-      const next = at.nextElementSibling;
-      at.remove();
-      at = next;
-    }
   };
 
   const patch = (html) => {
@@ -38,7 +35,7 @@
     const row = focused && focused.closest("tr[id]");
     const fresh = new DOMParser().parseFromString(`<div id="fragment">${html}</div>`, "text/html");
     patchChildren(live, fresh.getElementById("fragment"));
-    if (row && !document.contains(focused)) document.querySelector(`#${row.id} [data-row]`)?.focus();
+    if (row && document.activeElement !== focused) document.querySelector(`#${row.id} [data-row]`)?.focus();
   };
 
   let version = live?.dataset.version;
