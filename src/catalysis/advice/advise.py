@@ -13,6 +13,7 @@ from catalysis.advice.candidates import Candidates, count_keys, may_serve
 from catalysis.advice.catalog import SMALL_TABLE, Catalog, read_catalog
 from catalysis.advice.choosing import AT_LEAST, Choice, Problem, choose
 from catalysis.advice.definitions import IndexDefinition, TableName, is_served_by
+from catalysis.advice.figures import outline_of
 from catalysis.advice.predicates import Asked, Unread, read_statement
 from catalysis.advice.proving import TRIAL_NAME, Answers, Trial, trial_on
 from catalysis.advice.redundancy import UNUSED_DAYS, IndexToDrop, find_redundant
@@ -36,6 +37,7 @@ class Gain:
     without: float | None
     """With all of them but this one."""
     plan_before: str
+    """The steps without any of them, a line each; conditions are left out, since they show values."""
     plan_after: str
 
 
@@ -303,7 +305,7 @@ async def _plans(
     said: list[dict[int, str]] = []
     for there in (frozenset[int](), frozenset(names)):
         async with answers.trial.only(there):
-            said.append({n: (await answers.plan(n)).text for n in sorted(wanted)})
+            said.append({n: outline_of(await answers.plan(n)) for n in sorted(wanted)})
 
     def named(plan: str) -> str:
         return re.sub(rf"{TRIAL_NAME}(\d+)", lambda each: names.get(int(each[1]), each[0]), plan)

@@ -5,8 +5,9 @@ good for nothing else, so it is never shown.
 """
 
 import re
+from collections.abc import Iterator
 
-from catalysis.tools.query_plan import QueryPlan
+from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
 
 ASSUMED_LIMIT = 100
 """Rows of a page whose LIMIT is a parameter.  The planner would take it for a tenth of all rows there are."""
@@ -40,3 +41,15 @@ def figure_of(plan: QueryPlan, *, limited: bool = False) -> float:
         elif limited and node.label.startswith("USE TEMP B-TREE FOR ORDER BY"):
             figure *= _SORT
     return figure
+
+
+def outline_of(plan: QueryPlan) -> str:
+    """The steps of a plan with their costs, a line each, and no conditions: these show the values of parameters."""
+    return "\n".join(_outline(plan.root, 0))
+
+
+def _outline(node: QueryPlanNode, depth: int) -> Iterator[str]:
+    cost = "" if node.total_cost is None else f"  (cost={node.startup_cost:.2f}..{node.total_cost:.2f})"
+    yield f"{'  ' * depth}{node.label}{cost}"
+    for child in node.children:
+        yield from _outline(child, depth + 1)

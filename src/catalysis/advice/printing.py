@@ -129,7 +129,7 @@ def _gains(index: ProposedIndex) -> Table:
 def _steps(gain: Gain) -> str:
     """SQLite's plan before and after, the steps in one line each."""
     before, after = (
-        "; ".join(line.strip().removeprefix("->  ") for line in plan.splitlines()[1:])
+        "; ".join(line.strip() for line in plan.splitlines()[1:])
         for plan in (gain.plan_before, gain.plan_after)
     )
     return f"  {before}\n  → {after}"

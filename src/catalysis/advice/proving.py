@@ -250,6 +250,16 @@ class Answers:
         return await explain_sql(self.trial.connection, sql, parameters)
 
 
+_WITHOUT_VALUES = ("42", "0A", "25", "54", "55", "57")
+"""SQLSTATE classes whose messages quote no row: access and syntax, limits, locks, cancelled statements.
+
+Source: PostgreSQL documentation, "PostgreSQL Error Codes".
+"""
+
+
 def _said(failure: DBAPIError) -> str:
-    """The database's words, without the address of a page and without values."""
+    """The database's words where they hold no value of a row, else the kind of the error."""
+    state = str(getattr(failure.orig, "sqlstate", None) or "")
+    if state and not state.startswith(_WITHOUT_VALUES):
+        return f"{type(failure.orig).__name__} ({state})"
     return str(failure.orig).split("\n")[0].rpartition(">: ")[2][:200]
