@@ -10,8 +10,8 @@ WORKERS ?= 2
 
 .PHONY: run test test-long check format bench docs lock changelog clean
 
-run: $(READY_TO_RUN)  ## serve the starter backend with demo data on http://127.0.0.1:8000
-	@$(BIN)/python -m catalysis.starter
+run: $(READY_TO_RUN)  ## serve the starter backend with demo data and the inspector on http://127.0.0.1:8000
+	@DATABASE_INSPECTOR=$${DATABASE_INSPECTOR-1} $(BIN)/python -m catalysis.starter
 
 test: $(READY)  ## every check, and every test but the long ones
 	@$(MAKE) --no-print-directory check

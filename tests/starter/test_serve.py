@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from catalysis import DatabaseSettings
+from catalysis import Database, DatabaseSettings
+from catalysis.starter.app.main import create_app
 from catalysis.starter.app.seed import DEMO_PASSWORD, TASKS
 from catalysis.starter.app.serve import _told_of_loops
 from catalysis.starter.app.settings import AppSettings
@@ -24,7 +25,7 @@ LONGEST_START = 60
 
 
 def environment(**variables: str) -> dict[str, str]:
-    without = {"DATABASE_URL", "PORT", "APP_ENVIRONMENT", "APP_SECRET_KEY"}
+    without = {"DATABASE_URL", "DATABASE_INSPECTOR", "PORT", "APP_ENVIRONMENT", "APP_SECRET_KEY"}
     return {name: value for name, value in os.environ.items() if name not in without} | variables
 
 
@@ -158,3 +159,21 @@ def test_queries_in_loops_are_told_of_in_development_alone():
     assert _told_of_loops(DatabaseSettings.load(), development).warn_repeated == 5
     assert _told_of_loops(DatabaseSettings.load(warn_repeated=9), development).warn_repeated == 9
     assert _told_of_loops(DatabaseSettings.load(), production).warn_repeated is None
+
+
+def test_the_inspector_comes_where_it_is_asked_for_and_never_in_production(tmp_path: Path):
+    with served(tmp_path, DATABASE_INSPECTOR="1") as (client, process):
+        assert "Catalysis inspector" in client.get("/_catalysis/").text
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=LONGEST_START)
+    assert f"{str(client.base_url).rstrip('/')}/_catalysis" in output.replace("\n", "")
+    settings = {"secret_key": "x" * 32}
+    url = f"sqlite:///{tmp_path / 'catalysis.db'}"
+    for environment, asked, mounted in (
+        ("development", True, True),
+        ("development", False, False),
+        ("production", True, False),
+    ):
+        database = Database(DatabaseSettings.load(url=url, inspector=asked))
+        app = create_app(AppSettings.load(environment=environment, **settings), database)
+        assert any(getattr(route, "path", "") == "/_catalysis" for route in app.routes) == mounted

@@ -12,6 +12,7 @@ import uvicorn
 from rich.console import Console
 
 from catalysis import CatalysisError, Database, DatabaseService, DatabaseSettings
+from catalysis.inspector import PATH as INSPECTOR
 from catalysis.starter.app.main import create_app
 from catalysis.starter.app.prepare import prepare
 from catalysis.starter.app.seed import DEMO_LOGINS, DEMO_PASSWORD
@@ -35,14 +36,22 @@ def serve(
         complaints.print(f"error: {failure}", markup=False, style="red")
         raise typer.Exit(1) from None
     output.print(f"[green]Ready[/] at [bold]http://{host}:{port}[/], the docs at /docs; Ctrl-C stops it.")
+    app = create_app(settings, database)
+    if any(getattr(route, "path", "") == INSPECTOR for route in app.routes):
+        output.print(f"What it asks of the database is at [bold]http://{_local(host)}:{port}{INSPECTOR}[/].")
     if settings.has_demo:
         logins = ", ".join(f"[bold]{name}[/] ({role})" for name, role in DEMO_LOGINS.items())
         output.print(f"Log in as {logins}, each with the password [bold]{DEMO_PASSWORD}[/].")
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, database), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # which uvicorn sends on, once it has stopped
         output.print("Stopped.")
+
+
+def _local(host: str) -> str:
+    """The inspector answers to names of this machine alone."""
+    return host if host in ("127.0.0.1", "localhost") else "localhost"
 
 
 def _told_of_loops(database: DatabaseSettings, settings: AppSettings) -> DatabaseSettings:
