@@ -102,10 +102,14 @@ async def test_a_condition_that_no_index_serves(postgres: AsyncConnection, expla
 
 @both
 async def test_workers_are_counted_together(postgres: AsyncConnection, explain: Explain):
-    await run(postgres, "SET parallel_setup_cost = 0; SET min_parallel_table_scan_size = 0")
+    await run(postgres, "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0")
+    await run(postgres, "SET min_parallel_table_scan_size = 0")
     plan = await explain(postgres, "SELECT * FROM task WHERE title = 'task 7'")
     assert "Workers Planned" in plan.text
     assert only(plan, "sequential-scan").evidence.startswith(("20,000 rows ", "19,99", "20,00"))
+    keeps_much = await explain(postgres, "SELECT * FROM task WHERE points < 150")
+    assert "Workers Planned" in keeps_much.text
+    assert codes(keeps_much) == set(), "15 % in all, though each process keeps less"
 
 
 async def test_for_any_values_too(postgres: AsyncConnection):
