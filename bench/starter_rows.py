@@ -17,7 +17,7 @@ from catalysis.starter.app.seed import install_roles
 from catalysis.starter.app.settings import AppSettings
 from catalysis.starter.app.tokens import sign_token
 
-SETTINGS = AppSettings.load(secret_key="only for a benchmark, and long enough for HS256")
+SETTINGS = AppSettings.load(secret_key="only for a benchmark, and long enough")  # noqa: S106 - of nothing
 
 FILL = """
 SELECT setseed(0.42);
@@ -50,9 +50,11 @@ FROM (SELECT DISTINCT 1 + floor(random() * {groups})::int AS g, 1 + floor(random
       FROM generate_series(1, {memberships})) pair
 JOIN users u ON u.n = pair.u JOIN groups g ON g.n = pair.g;
 
-INSERT INTO task (id, title, description, status, completed, priority, due, user_id, category_id, created_at, deleted_at)
+INSERT INTO task (id, title, description, status, completed, priority, due, user_id, category_id, created_at,
+                  deleted_at)
 SELECT gen_random_uuid(),
-       (ARRAY['Plan', 'Book', 'Buy', 'Repair', 'Call about', 'Sort out', 'Clean', 'Cancel'])[1 + made.n % 8] || ' ' || md5(made.n::text) || ' ' || made.n,
+       (ARRAY['Plan', 'Book', 'Buy', 'Repair', 'Call about', 'Sort out', 'Clean', 'Cancel'])[1 + made.n % 8]
+       || ' ' || md5(made.n::text) || ' ' || made.n,
        repeat('what is to be done, ', (random() * 5)::int),
        made.status, made.status = 'done', 1 + floor(5 * random() * random())::int,
        CASE WHEN random() < 0.7 THEN made.created + random() * interval '90 days' END,
@@ -122,7 +124,7 @@ class Request:
 async def requests(database: Database) -> list[Request]:
     """The list pages, searches, counts and changes that people make, about rows that are there."""
     async with database.session() as db:
-        ann = (await db.exec(select(User).where(User.username == "user1000"))).one()
+        ann = (await db.exec(select(User).where(User.username == "user100"))).one()
         group = (await db.exec(select(Membership).where(Membership.user_id == ann.id).limit(1))).first()
         group_id = group.group_id if group else (await db.exec(select(Group.id).limit(1))).one()
         category = (await db.exec(select(Category.id).where(Category.name == "category 3"))).one()
@@ -177,7 +179,7 @@ async def send(database: Database, wanted: list[Request]) -> dict[str, int]:
     app = create_app(SETTINGS, database)
     async with database.session() as db:
         admin = (await db.exec(select(User).where(User.username == "user1"))).one()
-        ann = (await db.exec(select(User).where(User.username == "user1000"))).one()
+        ann = (await db.exec(select(User).where(User.username == "user100"))).one()
     statuses: dict[str, int] = {}
     cursor = ""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bench") as client:
