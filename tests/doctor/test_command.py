@@ -1,7 +1,9 @@
 """`catalysis doctor`, as it is typed."""
 
+import ast
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -150,9 +152,22 @@ def test_what_cannot_be_examined_is_one_line_and_exit_code_2(models, arguments, 
     assert "canary-secret" not in line
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
+
+
+async def test_the_code_of_the_documentation_runs(empty, capsys):
+    from sqlmodel import SQLModel
+
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    await send(empty, "CREATE TABLE log (a text)")
+    compiled = compile(code, str(PAGE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    await eval(compiled, {"db": empty, "SQLModel": SQLModel})
+    assert "D330 log It has no primary key" in capsys.readouterr().out
+
+
 def test_the_documentation_lists_every_rule():
     """With its severity, in the order of the codes."""
-    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text("utf-8")
+    page = PAGE.read_text("utf-8")
     rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| D")]
     listed = [tuple(part.strip().strip("`") for part in row) for row in rows]
     assert listed == sorted((each.code, each.name, each.severity) for each in RULES)

@@ -107,6 +107,12 @@ def test_a_descending_index_serves_a_foreign_key(metadata):
     assert complaints(metadata) == []
 
 
+def test_what_comes_after_an_expression_serves_no_foreign_key(metadata):
+    task = Table("task", metadata, *one_key())
+    Index("i", func.abs(task.c.id), task.c.user_id)
+    assert codes(metadata) == [("D101", "task.user_id")]
+
+
 @pytest.mark.parametrize(("order", "found"), [(["b", "a", "id"], []), (["a", "id", "b"], ["D101"])])
 def test_a_foreign_key_of_several_columns(metadata, order, found):
     Table(

@@ -215,7 +215,25 @@ async def test_the_lag_of_a_replica(primary, replica):
         await send(standby, "SELECT pg_wal_replay_resume()")
         await caught_up(database)
         assert of(await alone(database, lag_bytes=10_000), "D306") == []
+        at_replica = [each for each in of(await alone(database, lag=0), "D306") if "REPLICAS" in each.subject]
+        assert at_replica == []  # whenever its last transaction was: there is nothing left to replay
         assert said(await alone(standby, unused=1 << 40)) == []  # a replica is examined like any database
+    finally:
+        await database.close()
+        await standby.close()
+
+
+async def test_the_time_that_a_replica_takes(primary, replica):
+    database, standby = Database(primary.url()), Database(replica.url())
+    try:
+        await send(standby, "ALTER SYSTEM SET recovery_min_apply_delay = '300ms'", "SELECT pg_reload_conf()")
+        await send(database, "CREATE TABLE IF NOT EXISTS lagging (id integer PRIMARY KEY)")
+        await send(database, "TRUNCATE lagging", "INSERT INTO lagging VALUES (1)")
+        await caught_up(database)
+        (complaint,) = of(await alone(database, lag=0.2), "D306")
+        assert complaint.subject.startswith("replica 'second' of process ")
+        assert complaint.message == "It is 0 s behind."
+        assert of(await alone(database, lag=30), "D306") == []
     finally:
         await database.close()
         await standby.close()

@@ -61,8 +61,9 @@ async def test_foreign_keys_are_off(shop):
     assert said(await alone(shop)) == [("D401", "error", "PRAGMA foreign_keys")]
 
 
-async def test_the_journal_is_no_wal(shop):
-    switch(shop, "PRAGMA journal_mode = DELETE")
+@pytest.mark.parametrize("mode", ["DELETE", "MEMORY", "OFF"])
+async def test_the_journal_is_no_wal(shop, mode):
+    switch(shop, f"PRAGMA journal_mode = {mode}")
     assert said(await alone(shop)) == [("D404", "warning", "PRAGMA journal_mode")]
 
 
@@ -76,8 +77,11 @@ async def test_rows_that_refer_to_nothing(shop, file):
     assert "99" not in str(complaint)
 
 
-@pytest.mark.parametrize(("offset", "told"), [(8, "finds"), (0, "cannot be read")])
-async def test_a_damaged_file(shop, file, offset, told):
+@pytest.mark.parametrize(
+    ("place", "order", "told"), [(8, (2, 3, 0, 1), "finds one fault."), (0, (3, 2, 1, 0), "cannot be read")]
+)
+async def test_a_damaged_file(shop, file, place, order, told):
+    """Two rows of a page have changed places, or it does not begin as a page does."""
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE big (id INTEGER PRIMARY KEY, a TEXT)")
         connection.executemany("INSERT INTO big VALUES (?, ?)", [(n, "x" * 400) for n in range(500)])
@@ -86,8 +90,8 @@ async def test_a_damaged_file(shop, file, offset, told):
     connection.close()
     pages = bytearray(file.read_bytes())
     leaf = int.from_bytes(pages[(root - 1) * size + 8 :][:4], "big")
-    place = (leaf - 1) * size + offset  # 0: what kind of page it is, 8: where its first rows are
-    pages[place : place + 4] = b"\xff" * 4
+    start = (leaf - 1) * size + place
+    pages[start : start + 4] = [pages[start + each] for each in order]
     file.write_bytes(pages)
     found = await alone(shop)
     assert said(found, "D403") == [("D403", "error", "file")]

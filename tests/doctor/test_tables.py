@@ -83,6 +83,8 @@ async def test_a_bloated_index(shop):
         "ANALYZE big",
     )
     assert of(await alone(shop, bloat=100_000), "D322") == []
+    await send(shop, "DELETE FROM big WHERE id % 4 = 0", "VACUUM ANALYZE big")
+    assert of(await alone(shop, bloat=100_000), "D322") == []  # a quarter
     await send(shop, "DELETE FROM big WHERE id % 10 <> 0", "VACUUM ANALYZE big")
     complaint = await one(shop, "D322", bloat=100_000)
     assert complaint.subject == "index big_pkey"
@@ -150,9 +152,9 @@ async def test_a_constraint_that_is_not_to_be_enforced(shop):
             "DROP INDEX CONCURRENTLY public.task_key;",
         ),
         (
-            "ALTER TABLE task ADD CONSTRAINT twice UNIQUE (id)",
-            "twice",
-            "ALTER TABLE public.task DROP CONSTRAINT twice;",
+            "ALTER TABLE task ADD CONSTRAINT again UNIQUE (id)",
+            "again",
+            "ALTER TABLE public.task DROP CONSTRAINT again;",
         ),
     ],
 )
@@ -175,7 +177,7 @@ async def test_indexes_that_only_look_alike(shop):
         "CREATE INDEX h ON task (title text_pattern_ops)",
         'CREATE INDEX i ON task (title COLLATE "C")',
     )
-    assert [each for each in said(await alone(shop), "D327") if each[2] != "index i"] == []
+    assert said(await alone(shop), "D327") == []
 
 
 async def test_an_index_that_nothing_reads(shop):
@@ -288,12 +290,14 @@ async def test_names_that_need_quotes(shop):
 
 async def test_a_role_that_may_read_little(shop, stranger):
     """What it may not read is skipped, with the reason; nothing fails."""
+    await send(shop, "CREATE TABLE tiny (id smallint PRIMARY KEY)")
     found = await alone(stranger, unused=1 << 40)
     assert said(found) == []
     reasons = {each.code: each.reason for each in found.skipped}
     assert set(reasons) == {"D200", "D301", "D302", "D306", "D325", "D326"}
     assert "pg_read_all_stats" in reasons["D301"]
     assert "GRANT SELECT" in reasons["D325"]
+    assert any("tiny.id may not be read" in each.reason for each in found.skipped if each.code == "D326")
 
 
 async def test_a_check_that_takes_too_long_is_skipped(shop):

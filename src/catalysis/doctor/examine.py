@@ -4,6 +4,7 @@ Each check of a live database has a transaction of its own that reads and a time
 fails says so and leaves the others alone.  Nothing is changed.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,7 +221,7 @@ async def _replica(replica: Database, number: int, position: str | None, limits:
     try:
         async with replica.engine.connect() as connection:
             try:
-                row = (await connection.execute(text(server.REPLICA), {"position": position})).one()
+                row = await _replayed(connection, position)
             except DBAPIError as failure:
                 if failure.connection_invalidated:
                     raise
@@ -235,3 +236,12 @@ async def _replica(replica: Database, number: int, position: str | None, limits:
             )
         ]
     return list(server.judge_replica(row, number, limits))
+
+
+async def _replayed(connection: AsyncConnection, position: str | None) -> Any:
+    """How far a replica is; what is only on its way to it, as is always something, has a second to arrive."""
+    for tries_left in range(4, -1, -1):
+        row = (await connection.execute(text(server.REPLICA), {"position": position})).one()
+        if not tries_left or row.bytes is None or row.bytes <= 0:
+            return row
+        await asyncio.sleep(0.2)

@@ -58,8 +58,9 @@ def _mismatched(reason: str) -> Complaint | None:
 def _damaged(rows: Rows, case: Case) -> Iterator[Complaint]:
     found = [str(row.quick_check) for row in rows]
     if found != ["ok"]:
+        number = "one fault" if len(found) == 1 else f"{len(found)} faults"
         more = " or more" if len(found) == _FAULTS else ""
-        yield DAMAGED.complain("file", f"The check of its pages finds {len(found)}{more} faults.", _RECOVER)
+        yield DAMAGED.complain("file", f"The check of its pages finds {number}{more}.", _RECOVER)
 
 
 def _broken(reason: str) -> Complaint | None:
@@ -70,7 +71,7 @@ def _broken(reason: str) -> Complaint | None:
 
 def _journal(rows: Rows, case: Case) -> Iterator[Complaint]:
     for row in rows:
-        if row.journal_mode not in ("wal", "memory", "off") or row.journal_mode == "off":
+        if row.journal_mode != "wal":
             yield JOURNAL.complain(
                 "PRAGMA journal_mode",
                 f"It is {row.journal_mode!r}: readers wait for the writer, and the writer for readers.  WAL was asked "
