@@ -80,7 +80,7 @@ def as_tables(advice: Advice) -> Group:
     for index in advice.indexes:
         parts += [
             Text(index.ddl + ";", style="bold green"),
-            Text(_about(index), style="dim"),
+            Text(f"{_about(index)}\nin the model: {model_line(index)}", style="dim"),
             _gains(index),
             "",
         ]
