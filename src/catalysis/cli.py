@@ -329,9 +329,12 @@ def explain(
     if as_json:
         typer.echo(json.dumps(document_of(plan), indent=2, ensure_ascii=False))
     else:
-        output.print(
-            plan, soft_wrap=not output.is_terminal
-        )  # where someone looks, long lines stay in the tree
+        # Where someone looks, long lines are folded within the tree; a file or a pipe gets them whole.
+        Console(highlight=False, width=None if output.is_terminal else _WHOLE).print(plan)
+
+
+_WHOLE = 10_000
+"""Columns, more than a step has to say."""
 
 
 async def _or_no_plan(work: "Awaitable[T]") -> T:

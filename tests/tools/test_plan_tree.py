@@ -139,6 +139,16 @@ def test_typed(filled: str):
     assert "sequential-scan" in typed("-", stdin=SLOW + ";\n").stdout
 
 
+def test_in_a_pipe_no_line_is_cut(filled: str):
+    wide = "SELECT * FROM task WHERE " + " OR ".join(
+        f"title = 'a title of some length {i}'" for i in range(9)
+    )
+    lines = typed(wide).stdout.splitlines()
+    assert max(len(line) for line in lines) == max(len(line.rstrip()) for line in lines), "nor filled up"
+    if filled.startswith("postgresql"):
+        assert any("of some length 0" in line and "of some length 8" in line for line in lines)
+
+
 def test_as_json(filled: str):
     shown = typed(SLOW, "--json")
     document = json.loads(shown.stdout)

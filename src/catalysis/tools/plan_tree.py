@@ -16,6 +16,21 @@ from catalysis.tools.query_plan import Finding, QueryPlan, QueryPlanNode
 MARK = "<<<"
 """Stands after an expensive step, with its share of the whole."""
 _SHOWN_SHARE = 0.01
+_LEFT_OUT = frozenset(
+    {
+        *("Inner Unique", "Index Searches", "Hash Buckets", "Original Hash Buckets", "Original Hash Batches"),
+        *(
+            "Hash Batches",
+            "Peak Memory Usage",
+            "Sort Space Used",
+            "Sort Space Type",
+            "Storage",
+            "Maximum Storage",
+        ),
+        *("Planned Partitions", "HashAgg Batches", "Disk Usage", "Workers Launched"),
+    }
+)
+"""Remarks that `text` has and a reader of the tree hardly needs: what there is to say of memory, findings say."""
 
 
 def rendered(plan: QueryPlan) -> RenderableType:
@@ -50,7 +65,8 @@ def _label(box: Box, unit: str, findings: list[int]) -> Text:
     elif box.share >= _SHOWN_SHARE:
         label.append(f"  {box.share:.0%}", "dim")
     for remark in remarks_of(node):
-        label.append(f"\n{remark}", "dim")
+        if remark.partition(":")[0] not in _LEFT_OUT:
+            label.append(f"\n{remark}", "dim")
     return label
 
 
