@@ -1,11 +1,12 @@
 """The pages of an application, asked for without a browser: what they show, and what never gets onto them."""
 
 import re
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlmodel import col, select
 
 from catalysis import Database, DatabaseDep, activity
@@ -16,6 +17,7 @@ from catalysis.integrations.fastapi import lifespan
 from tests.models import Label, Person
 
 CANARY = "canary-7f3a"
+NEVER = datetime(1871, 3, 18, tzinfo=UTC)
 OWN = {"origin": "http://localhost", "sec-fetch-site": "same-origin"}
 
 
@@ -294,3 +296,36 @@ async def test_websockets_are_closed(database: Database):
 
     await Inspector(database)({"type": "websocket"}, None, send)
     assert sent == [{"type": "websocket.close", "code": 1000}]
+
+
+async def test_advice_is_tried_and_leaves_nothing(seen: Seen, database: Database):
+    async with database.session() as session:
+        session.add_all([Label(name=f"label {n}") for n in range(5_000)])
+        await session.commit()
+        await session.execute(text("ANALYZE"))
+        await session.commit()
+
+    @activity()
+    async def look() -> None:
+        async with database.session() as session:
+            await session.exec(select(Label).where(Label.created_at == NEVER))
+
+    await look()
+    with seen.inspector.recorder.reading():
+        sent = next(
+            each for each in seen.inspector.recorder.statements() if "label.created_at = " in each.sql
+        )
+    path = f"{PATH}/statements/{sent.number}/advice"
+    assert (await seen.client.post(path)).status_code == 403
+    assert (await seen.client.get(path)).status_code == 405
+    named = (await seen.client.post(path, headers=OWN)).text
+    assert "CREATE" in named
+    tried = (await seen.client.post(path + "?try", headers=OWN)).text
+    assert "proved" in tried
+    assert "by transaction" in tried
+    assert str(NEVER.year) not in named + tried
+    async with database.engine.connect() as connection:
+        names = await connection.run_sync(
+            lambda sync: [each["name"] for each in inspect(sync).get_indexes("label")]
+        )
+    assert not any("created_at" in str(name) for name in names), names

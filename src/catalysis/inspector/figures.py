@@ -42,6 +42,11 @@ def percent(share: float) -> str:
     return f"{whole} %" if whole or share <= 0 else "< 1 %"
 
 
+def of_100(share: float) -> str:
+    """The same for the attributes of a picture: `12.5`."""
+    return f"{share * 100:.3f}".rstrip("0").rstrip(".")
+
+
 def clock(timestamp: float) -> str:
     """The time of day here, to the second."""
     return datetime.fromtimestamp(timestamp).strftime("%H:%M:%S")

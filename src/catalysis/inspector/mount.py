@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from catalysis.database import Database, DatabaseService
@@ -42,7 +43,7 @@ def add_inspector(
         raise ValueError(f"The inspector cannot be at {path!r}: write a path such as {PATH!r}.")
     if not (_is_asked_for(database) if enabled is None else enabled):
         return None
-    import sqlparse  # noqa: F401 - to fail here and not in a page
+    import_module("sqlparse")  # to fail here and not in a page
     from starlette.routing import Mount
 
     from catalysis.inspector.app import Inspector

@@ -1,6 +1,7 @@
 """The pages: each one is made here from views and a template, whole or as the fragment that has changed."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from catalysis.inspector import figures, views
+from catalysis.inspector.advising import Advised, advised
 from catalysis.inspector.explaining import Explained, explained
 from catalysis.inspector.records import Statement
 from catalysis.inspector.sql_html import highlighted, highlighted_line, prose
@@ -19,7 +21,7 @@ from catalysis.inspector.sql_html import highlighted, highlighted_line, prose
 if TYPE_CHECKING:
     from catalysis.inspector.app import Inspector
 
-_FILTERS = {
+_FILTERS: dict[str, Callable[..., str]] = {
     "duration": figures.duration,
     "number": figures.number,
     "percent": figures.percent,
@@ -29,7 +31,7 @@ _FILTERS = {
     "prose": prose,
     "sql": highlighted,
     "sql_line": highlighted_line,
-    "of_100": lambda share: f"{share * 100:.3f}".rstrip("0").rstrip("."),
+    "of_100": figures.of_100,
 }
 
 
@@ -61,6 +63,7 @@ class Pages:
             Route("/statements", self._statements),
             Route("/statements/{number:int}", self._statement),
             Route("/statements/{number:int}/analyze", self._analyze, methods=["POST"]),
+            Route("/statements/{number:int}/advice", self._advise, methods=["POST"]),
             Route("/transactions", self._transactions),
             Route("/clear", self._clear, methods=["POST"]),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
@@ -132,6 +135,18 @@ class Pages:
             raise HTTPException(409, "Its values are not kept, so it cannot be executed.")
         return self._statement_page(request, statement, await self._explain(statement, analyze=True))
 
+    async def _advise(self, request: Request) -> Response:
+        statement = self._find(request)
+        if statement is None:
+            return self._gone(request, "This statement")
+        advice = await advised(
+            self._inspector.database,
+            statement,
+            shows_values=self._recorder.keeps_parameters,
+            in_transaction="try" in request.query_params,
+        )
+        return self._statement_page(request, statement, await self._explain(statement), advice)
+
     async def _clear(self, request: Request) -> Response:
         self._recorder.clear()
         return RedirectResponse(_base(request) + "/", 303)
@@ -153,7 +168,9 @@ class Pages:
             analyze=analyze,
         )
 
-    def _statement_page(self, request: Request, statement: Statement, plan: Explained) -> Response:
+    def _statement_page(
+        self, request: Request, statement: Statement, plan: Explained, advice: Advised | None = None
+    ) -> Response:
         with self._recorder.reading():
             sites = sorted(statement.sites.items(), key=lambda each: -each[1])
             return self._page(
@@ -161,6 +178,7 @@ class Pages:
                 "statement.html",
                 statement=statement,
                 plan=plan,
+                advice=advice,
                 sites=sites,
                 history=views.history(statement),
                 can_analyze=self._can_analyze(statement),

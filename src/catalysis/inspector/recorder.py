@@ -4,7 +4,6 @@ Where a statement runs, its event is put aside and nothing more.  What was put a
 for, or when there is a heap of it.  Values of parameters are not even put aside, unless they may be shown.
 """
 
-import reprlib
 import sys
 import threading
 from collections import deque
@@ -12,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from catalysis.events import (
@@ -35,6 +34,7 @@ from catalysis.inspector.records import (
     RecordedTransaction,
     Statement,
 )
+from catalysis.inspector.values import kept_values, text_of
 
 unobserved: ContextVar[bool] = ContextVar("catalysis_inspector_unobserved", default=False)
 """Set while the panel works: what it does itself is not recorded."""
@@ -45,8 +45,16 @@ _MOST_HEAP = 512
 """While another thread sorts or reads, more are put aside; from here on they wait for it."""
 _LONGEST_WAIT = 1.0
 """Seconds; after that the oldest are lost."""
-_MOST_VALUES = 100
-_LONGEST_VALUE = 1_000
+
+
+class _Ignored(NamedTuple):
+    number: int
+
+
+class _Valued(NamedTuple):
+    event: QueryEvent
+    text: str | None
+    values: tuple[Any, ...] | None
 
 
 _Key = tuple[str, DatabaseAddress | None]
@@ -64,9 +72,6 @@ class Recorder(Observer):
         self._heap: deque[Any] = deque(maxlen=_MOST_HEAP)
         self._sorting = threading.Lock()
         self._numbers = 0
-        self._shown = reprlib.Repr()
-        self._shown.maxstring = self._shown.maxother = 120
-        self._shown.maxlist = self._shown.maxtuple = 20
         self._empty()
         _recorders.add(self)
 
@@ -91,7 +96,8 @@ class Recorder(Observer):
         if len(happened.sql) > self.limits.sql:
             happened = replace(happened, sql=happened.sql[: self.limits.sql])
         if self.keeps_parameters:
-            self._put((happened, self._text_of(parameters), _small(parameters)))
+            text = text_of(parameters, self.limits.parameters)
+            self._put(_Valued(happened, text, kept_values(parameters)))
         else:
             self._put(happened)
 
@@ -116,21 +122,12 @@ class Recorder(Observer):
     def ignore(self, scope: Scope) -> None:
         """Record nothing of this scope, which is running: neither here nor in another recorder of the process."""
         for recorder in list(_recorders):
-            recorder._put(("ignore", scope.number))
+            recorder._put(_Ignored(scope.number))
 
     def _put(self, happened: Any) -> None:
         self._heap.append(happened)
         if (waiting := len(self._heap)) >= _HEAP:
             self._sort(_LONGEST_WAIT if waiting >= _MOST_HEAP - 1 else 0)
-
-    def _text_of(self, parameters: Any) -> str | None:
-        if not parameters:
-            return None
-        try:
-            text = self._shown.repr(parameters)
-        except Exception as failure:  # a value's own __repr__ must not fail the statement
-            text = f"<{type(failure).__name__} in repr()>"
-        return text[: self.limits.parameters]
 
     # --- Sorting in -------------------------------------------------------------------------------
 
@@ -148,11 +145,11 @@ class Recorder(Observer):
 
     def _sort_in(self, happened: Any) -> None:
         parameters, values = None, None
-        if isinstance(happened, tuple):
-            if happened[0] == "ignore":
-                self._ignore(happened[1])
-                return
-            happened, parameters, values = happened
+        if isinstance(happened, _Ignored):
+            self._ignore(happened.number)
+            return
+        if isinstance(happened, _Valued):
+            happened, parameters, values = happened.event, happened.text, happened.values
         if self._is_ignored(happened):
             return
         self.version += 1
@@ -164,11 +161,13 @@ class Recorder(Observer):
             self._end_scope(happened)
         elif isinstance(happened, Transaction):
             self._add_transaction(happened)
-        else:
+        elif isinstance(happened, TransactionEvent):
             self._end_transaction(happened)
 
     def _ignore(self, number: int) -> None:
         self._ignored.add(number)
+        if len(self._ignored) > _MOST_HEAP:  # of scopes whose end is not heard
+            self._ignored.discard(min(self._ignored))
         if (scope := self._scopes.pop(number, None)) is not None:
             self._executions -= len(scope.executions)
             self.version -= 1
@@ -397,15 +396,3 @@ class Recorder(Observer):
 def _size(text: str) -> int:
     """Bytes: a text with one rare character takes four for each."""
     return sys.getsizeof(text)
-
-
-def _small(parameters: Any) -> Any:
-    """The values of one execution if they are few and short: what EXPLAIN may be given later."""
-    if not isinstance(parameters, list | tuple) or len(parameters) > _MOST_VALUES:
-        return None
-    for value in parameters:
-        if isinstance(value, list | dict | tuple | set):
-            return None
-        if isinstance(value, str | bytes) and len(value) > _LONGEST_VALUE:
-            return None
-    return tuple(parameters)

@@ -1,6 +1,8 @@
 """SQL laid out and coloured, as HTML that needs no script."""
 
 from functools import lru_cache
+from importlib import import_module
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -8,17 +10,19 @@ _LONGEST = 6_000
 """Characters that are laid out: sqlparse takes time that grows with more than the length."""
 
 
+def _sqlparse(module: str) -> Any:  # which has no types
+    return import_module(f"sqlparse.{module}" if module else "sqlparse")
+
+
 @lru_cache(maxsize=64)
 def highlighted(sql: str) -> Markup:
     """SQL over several lines; keywords, names, strings, numbers and placeholders in spans with a class each."""
-    import sqlparse
-    from sqlparse.exceptions import SQLParseError
-
+    if len(sql) > _LONGEST:
+        return _coloured(sql)
     try:
-        laid_out = sqlparse.format(sql, reindent=True, wrap_after=70) if len(sql) <= _LONGEST else sql
-    except SQLParseError:  # nested too deep for it
-        laid_out = sql
-    return _coloured(laid_out)
+        return _coloured(_sqlparse("").format(sql, reindent=True, wrap_after=70))
+    except _sqlparse("exceptions").SQLParseError:  # nested too deep for it
+        return _coloured(sql)
 
 
 @lru_cache(maxsize=512)
@@ -28,36 +32,33 @@ def highlighted_line(sql: str) -> Markup:
 
 
 def _coloured(sql: str) -> Markup:
-    from sqlparse import lexer
-
     # `user` and `role` are columns more often than keywords: SQLAlchemy writes those in capitals.
     capitals = sql != sql.lower()
     parts: list[Markup] = []
-    for kind, text in lexer.tokenize(sql):
-        name = _class_of(kind, text)
+    for kind, text in _sqlparse("lexer").tokenize(sql):
+        name = _class_of(str(kind), str(text))
         if name == "k" and capitals and text != text.upper():
             name = None
         parts.append(Markup('<span class="{}">{}</span>').format(name, text) if name else escape(text))
     return Markup("").join(parts)
 
 
-def _class_of(kind: object, text: str) -> str | None:
-    from sqlparse import tokens
+_CLASSES = {
+    "Token.Keyword": "k",
+    "Token.Literal.String.Symbol": None,  # a quoted name
+    "Token.Literal.String": "s",
+    "Token.Literal.Number": "n",
+    "Token.Comment": "c",
+    "Token.Name.Placeholder": "p",
+    "Token.Name.Builtin": "t",
+}
+"""By how the name of a token's kind begins."""
 
-    if kind in tokens.Keyword:
-        return "k"
-    if kind in tokens.String.Symbol:  # "a quoted name"
-        return None
-    if kind in tokens.String:
-        return "s"
-    if kind in tokens.Number:
-        return "n"
-    if kind in tokens.Comment:
-        return "c"
-    if kind in tokens.Name.Placeholder:
-        return "p"
-    if kind in tokens.Name.Builtin:
-        return "t"
+
+def _class_of(kind: str, text: str) -> str | None:
+    for beginning, name in _CLASSES.items():
+        if kind.startswith(beginning):
+            return name
     return "e" if text == "…" else None
 
 

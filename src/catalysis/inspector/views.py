@@ -1,7 +1,7 @@
 """What the pages show, worked out of the records: frozen, and without waiting."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -287,7 +287,7 @@ def transaction_rows(
 
 # --- Statements -----------------------------------------------------------------------------------
 
-ORDERS = {
+ORDERS: dict[str, Callable[[Statement], float]] = {
     "total": lambda each: each.seconds,
     "calls": lambda each: each.calls,
     "mean": lambda each: each.mean,
