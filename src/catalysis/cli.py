@@ -36,6 +36,7 @@ EXTRAS = {
     "uvicorn": "starter",
     "pwdlib": "starter",
     "jwt": "starter",
+    "sqlparse": "inspector",
     "temporalio": "temporal",
     "pyarrow": "arrow",
     "sqlglot": "advise",
