@@ -189,9 +189,12 @@ JOIN pg_class c ON c.oid = s.indexrelid
 JOIN pg_stat_database d ON d.datname = current_database()
 WHERE s.idx_scan = 0 AND NOT i.indisunique AND NOT i.indisexclusion AND i.indisvalid AND NOT c.relispartition
     AND pg_relation_size(s.indexrelid) >= :unused
+    AND NOT EXISTS (SELECT 1 FROM pg_constraint k
+        WHERE k.conrelid = i.indrelid AND k.contype = 'f' AND i.indkey[0] = ANY (k.conkey))
     AND s.schemaname = ANY (current_schemas(false) || CAST(:schemas AS name[]))
 ORDER BY 2 DESC
 """
+"""An index that a foreign key may need stays, whether or not a row was deleted yet: see D101."""
 
 
 def _unused(rows: Rows, case: Case) -> Iterator[Complaint]:
