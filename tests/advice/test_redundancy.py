@@ -123,6 +123,7 @@ async def test_names_that_need_quotes(postgres_url: str):
             'CREATE INDEX "Odd index" ON "Other"."Odd table" ("select", "An id")'
         )
         found = await read_catalog(connection)
+        await connection.rollback()  # no other test has such a schema
     await database.close()
     [index] = [each for each in found.indexes if each.name == "Odd index"]
     assert index.definition == IndexDefinition(TableName("Odd table", "Other"), (Key("select"), Key("An id")))

@@ -3,7 +3,6 @@
 Nothing is ever applied: what is tried is undone, and what is proposed is only said.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from catalysis.advice.choosing import AT_LEAST, Choice, Problem, choose
 from catalysis.advice.definitions import IndexDefinition, TableName, is_served_by
 from catalysis.advice.figures import outline_of
 from catalysis.advice.predicates import Asked, Unread, read_statement
-from catalysis.advice.proving import TRIAL_NAME, Answers, Trial, trial_on
+from catalysis.advice.proving import Answers, Trial, trial_on
 from catalysis.advice.redundancy import UNUSED_DAYS, IndexToDrop, find_redundant
 from catalysis.advice.referring import derived_statements
 from catalysis.advice.workload import Statement, Workload
@@ -23,6 +22,8 @@ from catalysis.database import Database
 
 MAX_CANDIDATES = 300
 """Indexes that are tried in one run; those of the least expensive statements are left out."""
+_CHEAPER = 2.0
+"""From so many times less on a statement is said to become cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,10 @@ class UnprovedIndex:
 
 @dataclass(frozen=True, slots=True)
 class StatementCost:
-    """One statement that was analysed, and the proposed indexes it needs, by name; none for most."""
+    """One statement that was analysed, and the proposed indexes it becomes cheaper by, by name; none for most.
+
+    Cheaper is less than half.  Of several indexes that would do the same for it, those are named that its plan has.
+    """
 
     statement: Statement
     before: float | None
@@ -252,7 +256,8 @@ async def _reported(work: _Work, choice: Choice, answers: Answers, unused_days: 
     trial = answers.trial
     names = _names(work, choice.chosen)
     helped = {i: _helped(choice, i) for i in choice.chosen}
-    plans = await _plans(answers, names, {n for each in helped.values() for n in each})
+    cheaper = {n for n in choice.after if choice.before[n] >= _CHEAPER * choice.after[n]}
+    plans = await _plans(answers, names, cheaper)
     indexes: list[ProposedIndex] = []
     for i in choice.chosen:
         definition = work.candidates[i]
@@ -261,7 +266,7 @@ async def _reported(work: _Work, choice: Choice, answers: Answers, unused_days: 
                 names[i],
                 definition,
                 definition.ddl(work.dialect, name=names[i], concurrently=True),
-                tuple(_gain(work, choice, (n, i), plans[n]) for n in helped[i]),
+                tuple(_gain(work, choice, (n, i), plans[n]) for n in helped[i] if n in plans),
                 await trial.size(i),
                 work.writes.get(definition.table, 0),
                 trial.proved_by,
@@ -272,7 +277,7 @@ async def _reported(work: _Work, choice: Choice, answers: Answers, unused_days: 
             each,
             _cost(work, choice.before[n]),
             _cost(work, choice.after[n]),
-            tuple(names[i] for i in choice.chosen if n in helped[i]),
+            plans[n].indexes if n in plans else (),
         )
         for n, each in enumerate(work.statements)
         if n not in answers.unexplained
@@ -294,31 +299,39 @@ def _helped(choice: Choice, index: int) -> list[int]:
     return [
         n
         for (n, i), without in sorted(choice.without.items())
-        if i == index and without >= 2 * choice.after[n]
+        if i == index and without >= _CHEAPER * choice.after[n]
     ]
 
 
-async def _plans(
-    answers: Answers, names: Mapping[int, str], wanted: set[int]
-) -> Mapping[int, tuple[str, str]]:
+@dataclass(frozen=True, slots=True)
+class _Plans:
+    before: str
+    after: str
+    indexes: tuple[str, ...]
+
+
+async def _plans(answers: Answers, names: Mapping[int, str], wanted: set[int]) -> Mapping[int, _Plans]:
     """What the database does for each statement, without and with the chosen, these under the names they will have."""
-    said: list[dict[int, str]] = []
-    for there in (frozenset[int](), frozenset(names)):
-        async with answers.trial.only(there):
-            said.append({n: outline_of(await answers.plan(n)) for n in sorted(wanted)})
+    final = {answers.trial.names[i]: name for i, name in names.items()}
+    before: dict[int, str] = {}
+    async with answers.trial.only(frozenset()):
+        for n in wanted:
+            before[n] = outline_of(await answers.plan(n))
+    plans: dict[int, _Plans] = {}
+    async with answers.trial.only(frozenset(names)):
+        for n in sorted(wanted):
+            plan = await answers.plan(n)
+            used = {final[node.index] for node in plan.nodes() if node.index in final}
+            plans[n] = _Plans(before[n], outline_of(plan, final), tuple(sorted(used)))
+    return plans
 
-    def named(plan: str) -> str:
-        return re.sub(rf"{TRIAL_NAME}(\d+)", lambda each: names.get(int(each[1]), each[0]), plan)
 
-    return {n: (said[0][n], named(said[1][n])) for n in wanted}
-
-
-def _gain(work: _Work, choice: Choice, at: tuple[int, int], plans: tuple[str, str]) -> Gain:
+def _gain(work: _Work, choice: Choice, at: tuple[int, int], plans: _Plans) -> Gain:
     n = at[0]
     before, after, without = (
         _cost(work, each) for each in (choice.before[n], choice.after[n], choice.without[at])
     )
-    return Gain(work.statements[n], before, after, without, *plans)
+    return Gain(work.statements[n], before, after, without, plans.before, plans.after)
 
 
 def _cost(work: _Work, figure: float) -> float | None:

@@ -5,7 +5,7 @@ good for nothing else, so it is never shown.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
 
@@ -43,13 +43,17 @@ def figure_of(plan: QueryPlan, *, limited: bool = False) -> float:
     return figure
 
 
-def outline_of(plan: QueryPlan) -> str:
-    """The steps of a plan with their costs, a line each, and no conditions: these show the values of parameters."""
-    return "\n".join(_outline(plan.root, 0))
+def outline_of(plan: QueryPlan, names: Mapping[str, str] | None = None) -> str:
+    """The steps of a plan with their costs, a line each, and no conditions: these show the values of parameters.
+
+    `names` are those to show for certain indexes.
+    """
+    return "\n".join(_outline(plan.root, 0, names or {}))
 
 
-def _outline(node: QueryPlanNode, depth: int) -> Iterator[str]:
+def _outline(node: QueryPlanNode, depth: int, names: Mapping[str, str]) -> Iterator[str]:
     cost = "" if node.total_cost is None else f"  (cost={node.startup_cost:.2f}..{node.total_cost:.2f})"
-    yield f"{'  ' * depth}{node.label}{cost}"
+    label = node.label.replace(node.index, names.get(node.index, node.index)) if node.index else node.label
+    yield f"{'  ' * depth}{label}{cost}"
     for child in node.children:
-        yield from _outline(child, depth + 1)
+        yield from _outline(child, depth + 1, names)

@@ -25,7 +25,7 @@ LOCK_SECONDS = 2
 """How long a trial waits for a lock on a table, at most."""
 STATEMENT_SECONDS = 120
 """How long making one index may take, at most."""
-TRIAL_NAME = "catalysis_trial_"
+_TRIAL_NAME = "catalysis_trial_"
 """Before the number of a candidate that is really made."""
 
 
@@ -36,6 +36,7 @@ class Pretended:
     connection: AsyncConnection
     proved_by: str = "hypopg"
     refused: dict[int, str] = field(default_factory=dict[int, str])
+    names: dict[int, str] = field(default_factory=dict[int, str])
     _candidates: Sequence[IndexDefinition] = ()
     _there: dict[int, int] = field(default_factory=dict[int, int])
 
@@ -50,8 +51,8 @@ class Pretended:
 
     async def _add(self, number: int) -> None:
         ddl = self._candidates[number].ddl(self.connection.dialect)
-        made = text("SELECT indexrelid FROM hypopg_create_index(:ddl)")
-        self._there[number] = (await self.connection.execute(made, {"ddl": ddl})).scalar_one()
+        made = text("SELECT indexrelid, indexname FROM hypopg_create_index(:ddl)")
+        self._there[number], self.names[number] = (await self.connection.execute(made, {"ddl": ddl})).one()
 
     @asynccontextmanager
     async def only(self, numbers: frozenset[int]) -> AsyncGenerator[None]:
@@ -78,12 +79,12 @@ class Made:
     connection: AsyncConnection
     proved_by: str = "transaction"
     refused: dict[int, str] = field(default_factory=dict[int, str])
-    _names: dict[int, str] = field(default_factory=dict[int, str])
+    names: dict[int, str] = field(default_factory=dict[int, str])
 
     async def make(self, candidates: Sequence[IndexDefinition]) -> None:
         """Make each in a savepoint of its own, so that one that cannot be made costs only itself."""
         for number, candidate in enumerate(candidates):
-            name = f"{TRIAL_NAME}{number}"
+            name = f"{_TRIAL_NAME}{number}"
             try:
                 async with self.connection.begin_nested():
                     await self.connection.exec_driver_sql(candidate.ddl(self.connection.dialect, name=name))
@@ -92,7 +93,7 @@ class Made:
             except DBAPIError as failure:
                 self.refused[number] = f"it cannot be made: {_said(failure)}"
                 continue
-            self._names[number] = name
+            self.names[number] = name
         await self._leave_out_unusable()
 
     async def _analyze(self, candidate: IndexDefinition) -> None:
@@ -115,9 +116,9 @@ class Made:
             "WHERE i.indcheckxmin AND c.relname LIKE 'catalysis\\_trial\\_%'"
         )
         waiting = set((await self.connection.execute(asked)).scalars())
-        for number, name in list(self._names.items()):
+        for number, name in list(self.names.items()):
             if name in waiting:
-                del self._names[number]
+                del self.names[number]
                 self.refused[number] = (
                     "rows of its table were changed a moment ago, and it can be used only once nobody sees their old "
                     "versions: try again after VACUUM"
@@ -127,7 +128,7 @@ class Made:
     @asynccontextmanager
     async def only(self, numbers: frozenset[int]) -> AsyncGenerator[None]:
         """Drop the others, and have them back afterwards."""
-        others = [name for number, name in self._names.items() if number not in numbers]
+        others = [name for number, name in self.names.items() if number not in numbers]
         savepoint = await self.connection.begin_nested()
         try:
             together = [", ".join(others)] if self.connection.dialect.name == "postgresql" else others
@@ -142,7 +143,7 @@ class Made:
         if self.connection.dialect.name != "postgresql":
             return None
         asked = text("SELECT pg_relation_size(CAST(:name AS regclass))")
-        return await self.connection.scalar(asked, {"name": self._names[number]})
+        return await self.connection.scalar(asked, {"name": self.names[number]})
 
 
 @dataclass(slots=True)
@@ -152,6 +153,7 @@ class Untried:
     connection: AsyncConnection
     proved_by: str = ""
     refused: dict[int, str] = field(default_factory=dict[int, str])
+    names: dict[int, str] = field(default_factory=dict[int, str])
 
     async def make(self, candidates: Sequence[IndexDefinition]) -> None:
         """Refuse all."""
@@ -172,7 +174,7 @@ class Untried:
 Trial = Pretended | Made | Untried
 """A connection on which `only` certain candidates are there, after `make` has tried them all.
 
-`refused` are those that could not be tried, by number, with the reason.
+`refused` are those that could not be tried, by number, with the reason; `names` those that plans show for the others.
 """
 
 
