@@ -149,15 +149,23 @@ def _without_redundant(
                 each for n in near for each in (costs.question(n, chosen), costs.question(n, chosen - {i}))
             )
             ratios = [_times(costs.of(n, chosen - {i}), costs.of(n, chosen)) for n in near]
-            contained = any(
-                is_served_by(problem.candidates[i], problem.candidates[j]) for j in chosen if j != i
-            )
-            needed[i] = 0.0 if contained else max(ratios, default=0.0)
+            needed[i] = max(ratios, default=0.0)
         least = min(needed, key=lambda i: (needed[i], -problem.candidates[i].complexity, i))
-        if needed[least] >= problem.at_least:
+        if needed[least] < problem.at_least:
+            chosen -= {least}
+        elif contained := _contained(problem, chosen):
+            chosen -= {contained[0]}
+        else:
             break
-        chosen -= {least}
     return chosen
+
+
+def _contained(problem: Problem, chosen: frozenset[int]) -> list[int]:
+    """Those that are the beginning of another: whatever the costs say, two are not proposed."""
+    candidates = problem.candidates
+    return [
+        i for i in sorted(chosen) if any(is_served_by(candidates[i], candidates[j]) for j in chosen - {i})
+    ]
 
 
 def _reported(costs: _Costs, everyone: Iterable[int], chosen: frozenset[int]) -> Asking:
