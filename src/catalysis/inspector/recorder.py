@@ -149,8 +149,8 @@ class Recorder(Observer):
             self._ignore(happened.number)
             return
         if isinstance(happened, _Valued):
-            happened, parameters, values = happened.event, happened.text, happened.values
-        if self._is_ignored(happened):
+            happened, parameters, values = happened
+        if self._ignored and self._is_ignored(happened):
             return
         self.version += 1
         if isinstance(happened, QueryEvent):
@@ -173,8 +173,6 @@ class Recorder(Observer):
             self.version -= 1
 
     def _is_ignored(self, happened: Any) -> bool:
-        if not self._ignored:
-            return False
         if isinstance(happened, ScopeEvent):
             if (number := happened.scope.number) not in self._ignored:
                 return False

@@ -5,7 +5,7 @@ Times are Unix timestamps, durations seconds.
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from catalysis.events import CallSite, DatabaseAddress
 
@@ -81,8 +81,9 @@ class Statement:
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))] if ordered else 0.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Execution:
+class Execution(
+    NamedTuple
+):  # made for each statement that is sent: three times as quick as a frozen dataclass
     """One sending of a statement."""
 
     statement: int
