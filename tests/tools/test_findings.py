@@ -1,12 +1,20 @@
 """Each finding appears on a real plan that has the fault, and is gone after the mend."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalysis import Database, Finding, QueryPlan, explain_sql
+from catalysis.tools import sqlite_findings
+from catalysis.tools.findings import POSTGRESQL, Statement, findings_of
+from catalysis.tools.plan_facts import Facts, ForeignKey, TableFacts, wanted_postgresql
+from catalysis.tools.plan_reading import read_sqlite
+from tests.tools.generated_plans import plans
 
 TABLES = """
 CREATE TABLE owner (id int PRIMARY KEY, name text NOT NULL UNIQUE);
@@ -339,8 +347,6 @@ async def test_what_takes_most_comes_first(postgres: AsyncConnection):
 
 async def test_most_plans_ask_no_catalog(postgres: AsyncConnection):
     """What has no scan of a large table is explained with nothing but EXPLAIN."""
-    from catalysis.tools.plan_facts import wanted_postgresql
-
     for sql in (
         "SELECT * FROM task WHERE id = 1",
         "SELECT * FROM owner",
@@ -465,3 +471,36 @@ async def test_what_is_no_table_is_left_alone(sqlite: AsyncConnection):
         "VALUES (1), (2)",
     ):
         assert "foreign-key-without-index" not in codes(await on_sqlite(sqlite, sql))
+
+
+# --- Whatever the plan ----------------------------------------------------------------------------
+
+FACTS = {
+    name: TableFacts(name, 10_000, frozenset({"id", "b_id"}), (("id",),), (ForeignKey("fk", ("b_id",), "b"),))
+    for name in ("a", "b")
+}
+
+
+@given(plans(), st.sampled_from([{}, FACTS]), st.sampled_from([None, (), (5,)]))
+def test_any_plan_has_its_findings(plan: QueryPlan, facts: Facts, parameters: Any):
+    """No plan makes them fail, and what they point at is a step of it, with words and figures."""
+    steps = {id(node) for node in plan.nodes()}
+    for finding in findings_of(plan, Statement("SELECT 1 OFFSET $1", parameters), facts, POSTGRESQL):
+        assert id(finding.node) in steps
+        assert finding.message.endswith(".")
+        assert re.search(r"\d", finding.evidence)
+        assert "None" not in finding.message + finding.evidence
+
+
+WORDS = st.sampled_from(
+    ["SELECT", "WHERE", "FROM", "a", ".", "b_id", "=", "?", "IN", "(", ")", "'", '"', "--", "/*", "OFFSET"]
+)
+
+
+@given(st.lists(WORDS, max_size=40).map(" ".join), st.sampled_from([None, (), (5000, "x")]))
+def test_any_sql_is_looked_through(sql: str, parameters: Any):
+    plan = read_sqlite(
+        [(1, 0, 0, "SCAN a"), (2, 0, 0, "SEARCH b USING AUTOMATIC INDEX (b_id=?)"), (3, 0, 0, "SCAN b")]
+    )
+    for finding in findings_of(plan, Statement(sql, parameters), FACTS, sqlite_findings.SQLITE):
+        assert "None" not in finding.message + finding.evidence

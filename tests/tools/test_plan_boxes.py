@@ -5,47 +5,12 @@ from itertools import pairwise
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from catalysis import Database, explain_sql
 from catalysis.tools.plan_boxes import EXPENSIVE, boxes
-from catalysis.tools.plan_reading import read_postgresql, read_sqlite
+from catalysis.tools.plan_reading import read_sqlite
 from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
-
-FIGURES = st.one_of(st.just(0.0), st.floats(0, 1e9), st.floats(0, 1e-9))
-PLACES = st.sampled_from(["Outer", "Inner", "Subquery", "Member", "InitPlan", "SubPlan"])
-KINDS = st.sampled_from(["Nested Loop", "Limit", "Gather", "Gather Merge", "Sort", "CTE Scan", "Seq Scan"])
-
-
-@st.composite
-def steps(draw: st.DrawFn, depth: int = 0, analyzed: bool = True) -> dict[str, object]:
-    """What EXPLAIN says of a step: children may cost more than their parent, as they do under a Limit."""
-    said: dict[str, object] = {
-        "Node Type": draw(KINDS),
-        "Parent Relationship": draw(PLACES),
-        "Startup Cost": 0.0,
-        "Total Cost": draw(FIGURES),
-        "Plan Rows": draw(st.integers(0, 10**6)),
-        "Plan Width": 4,
-        "Subplan Name": draw(st.sampled_from(["CTE x", "InitPlan 1"])),
-        "CTE Name": draw(st.sampled_from(["x", "y"])),
-        "Workers Planned": draw(st.integers(0, 3)),
-    }
-    if analyzed:
-        said |= {"Actual Startup Time": 0.0, "Actual Total Time": draw(FIGURES)}
-        said |= {"Actual Rows": draw(st.integers(0, 1000)), "Actual Loops": draw(st.integers(0, 1000))}
-    if depth < 4:
-        said["Plans"] = draw(st.lists(steps(depth + 1, analyzed), max_size=3))
-    return said
-
-
-@st.composite
-def plans(draw: st.DrawFn) -> QueryPlan:
-    analyzed = draw(st.booleans())
-    document: dict[str, object] = {"Plan": draw(steps(0, analyzed))}
-    if analyzed:
-        document |= {"Planning Time": 0.1, "Execution Time": 1.0}
-    return read_postgresql([[[document]]])
+from tests.tools.generated_plans import plans
 
 
 def close(a: float, b: float) -> bool:

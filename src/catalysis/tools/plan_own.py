@@ -98,7 +98,8 @@ class _Tree:
         if node.details.get("Parent Relationship") != "InitPlan":
             return number
         name = str(node.details.get("Subplan Name", ""))
-        within = [other for other in self._under(number) if other not in set(self._under(child))]
+        own = set(self._under(child))
+        within = [other for other in self._under(number) if other not in own]
         if name.startswith("CTE "):
             asking = [n for n in within if self.nodes[n].cte == name.removeprefix("CTE ")]
         else:
