@@ -22,6 +22,7 @@ from sqlalchemy.orm import joinedload
 from sqlmodel import Field, Relationship, col, select
 from catalysis import *
 from catalysis import DatabaseDep
+from catalysis.inspector import add_inspector
 from catalysis.integrations.fastapi import add_error_handlers, health_router, lifespan
 """
 
