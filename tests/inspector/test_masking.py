@@ -13,7 +13,7 @@ from catalysis.inspector.masking import mask, shorten
         ("SELECT 'a'", "SELECT '…'"),
         ("x = 'it''s' AND y = ''", "x = '…' AND y = '…'"),
         ("x = E'it\\'s secret' AND y", "x = '…' AND y"),
-        ("x = N'a' OR x = X'0F'", "x = N'…' OR x = X'…'"),
+        ("x = N'a' OR x = X'0F'", "x = '…' OR x = '…'"),
         ("x = $$se'cret$$ AND y = $t$ $$ $t$", "x = '…' AND y = '…'"),
         ("x = $1::UUID AND y = $23 AND z = ?", "x = $1::UUID AND y = $23 AND z = ?"),
         ("x = 'cut off", "x = '…'"),

@@ -1,23 +1,9 @@
-"""SQL and plans as they may be shown: without the values that stand in them.
-
-Bound parameters are not in SQL at all.  What is masked here are literals that somebody wrote into it, and comments.
-"""
-
+"""SQL and plans as they may be shown: without the values that stand in them."""
 import re
 
-MASK = "…"
+from catalysis.tools.literals import Kind, replace_literals
 
-_MASKED = re.compile(
-    r"""
-      (?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z) )
-    | (?P<dollar> \$(?P<tag>(?:[A-Za-z_]\w*)?)\$ .*? (?:\$(?P=tag)\$|\Z) )
-    | (?P<escaped> \b[eE]'(?:[^'\\]|\\.|'')*(?:'|\\?\Z) )
-    | (?P<string> '(?:[^']|'')*(?:'|\Z) )
-    | (?P<name> "(?:[^"]|"")*(?:"|\Z) | [$:@]\w+ | [A-Za-z_][\w$]* )
-    | (?P<number> (?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)? )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+MASK = "…"
 _SHORTEST_NUMBER = 4
 """Digits.  Shorter ones belong to a statement's shape (LIMIT 20, completed = 0); a longer one may be somebody's."""
 
@@ -27,20 +13,13 @@ def mask(sql: str) -> str:
 
     A literal that was cut off at the end is masked as well.  Quoted names stay.
     """
-    return _MASKED.sub(_masked, sql)
+    return replace_literals(sql, _masked)
 
 
-def _masked(found: re.Match[str]) -> str:
-    text = found[0]
-    match found.lastgroup:
-        case "name":
-            return text
-        case "number":
-            return MASK if sum(map(str.isdigit, text)) >= _SHORTEST_NUMBER else text
-        case "comment":
-            return f"/* {MASK} */"
-        case _:
-            return f"'{MASK}'"
+def _masked(kind: Kind, text: str) -> str:
+    if kind == "number":
+        return MASK if sum(map(str.isdigit, text)) >= _SHORTEST_NUMBER else text
+    return f"/* {MASK} */" if kind == "comment" else f"'{MASK}'"
 
 
 # --- Short ----------------------------------------------------------------------------------------

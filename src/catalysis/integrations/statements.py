@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import zip_longest
 
+from catalysis.tools.literals import replace_literals
+
 LONGEST = 10_000
 """Characters of a statement that are looked at; the rest is in no text."""
 LONGEST_SUMMARY = 255
@@ -59,29 +61,12 @@ def _joined(words: list[str]) -> str:
 
 # --- Literals -------------------------------------------------------------------------------------
 
-_LITERALS = re.compile(
-    r"""
-      (?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z) )
-    | (?P<name> "(?:[^"]|"")*(?:"|\Z) | `[^`]*(?:`|\Z) )
-    | (?<![\w$]) [eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)
-    | (?: (?<![\w$]) (?:[xXbBnN]|[uU]&) )? '(?:[^']|'')*(?:'|\Z)
-    | (?<![\w$]) \$(?P<tag>[^\W\d]\w*|)\$ .*? (?:\$(?P=tag)\$|\Z)
-    | (?<![\w$?:@]) (?:0[xX][0-9a-fA-F]+|(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?) (?![\w$])
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-"""Comments, quoted names, strings of every kind that PostgreSQL and SQLite have, and numbers."""
+_WORDS = {"string": "?", "number": "?", "comment": " "}
 
 
 def without_literals(sql: str) -> str:
     """`sql` with `?` for every literal and without comments; placeholders and quoted names stay."""
-    return _LITERALS.sub(_mask, sql).strip()
-
-
-def _mask(found: re.Match[str]) -> str:
-    if found["name"] is not None:
-        return found["name"]
-    return "?" if found["comment"] is None else " "
+    return replace_literals(sql, lambda kind, _: _WORDS[kind]).strip()
 
 
 # --- Summary --------------------------------------------------------------------------------------
