@@ -73,7 +73,7 @@ def choose(problem: Problem) -> Asking:
     everyone = range(len(problem.own))
     yield from costs.ask((n, frozenset()) for n in everyone)
     yield from costs.ask((n, problem.own[n]) for n in everyone)
-    open_ = [n for n in everyone if costs.of(n, ()) >= problem.at_least * costs.of(n, problem.own[n])]
+    open_ = [n for n in everyone if _times(costs.of(n, ()), costs.of(n, problem.own[n])) >= problem.at_least]
     chosen: frozenset[int] = frozenset()
     while open_:
         added = yield from _best_addition(costs, open_, chosen)
@@ -84,6 +84,12 @@ def choose(problem: Problem) -> Asking:
         chosen |= added
         yield from costs.ask(costs.question(n, chosen) for n in open_)
     chosen = yield from _without_redundant(costs, everyone, chosen)
+    # Taken out one after the other, each little missed, they may be missed together: then another one is found.
+    seen: set[frozenset[int]] = set()
+    while chosen not in seen:
+        seen.add(chosen)
+        added = yield from _best_addition(costs, open_, chosen)
+        chosen = yield from _without_redundant(costs, everyone, chosen | added)
     return (yield from _reported(costs, everyone, chosen))
 
 
@@ -98,7 +104,7 @@ def _best_addition(
     saved: dict[int, float] = {}
     for i in options:
         pairs = [(n, costs.of(n, chosen), costs.of(n, chosen | {i})) for n in served[i]]
-        if any(now >= problem.at_least * then for _, now, then in pairs):
+        if any(_times(now, then) >= problem.at_least for _, now, then in pairs):
             saved[i] = sum(problem.calls[n] * max(0.0, now - then) for n, now, then in pairs)
     if not saved:
         return frozenset()
@@ -124,7 +130,7 @@ def _best_together(
         group = problem.own[n] - chosen
         yield from costs.ask([costs.question(n, chosen | group), costs.question(n, chosen)])
         best = costs.of(n, chosen | group)
-        if costs.of(n, chosen) < problem.at_least * best:
+        if _times(costs.of(n, chosen), best) < problem.at_least:
             continue
         for i in sorted(group, key=lambda i: -problem.candidates[i].complexity):
             rest = group - {i}
