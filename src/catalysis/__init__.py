@@ -37,7 +37,7 @@ from catalysis.tools.bulk_load import Loaded, bulk_load
 from catalysis.tools.explain import explain, explain_sql
 from catalysis.tools.keyset import KeysetPage, paginate_keyset
 from catalysis.tools.paginate import Page, paginate
-from catalysis.tools.query_plan import Finding, QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.tree import Finding, QueryPlan, QueryPlanNode
 from catalysis.tools.sets import delete_where, update_where
 from catalysis.tools.watch import QueryLog, Repeated, watch_queries
 

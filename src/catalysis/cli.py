@@ -318,7 +318,7 @@ def explain(
 ) -> None:
     """Show how the database runs a statement: its plan as a tree, and what is wrong with it."""
     from catalysis.tools.explain import explain_sql
-    from catalysis.tools.plan_text import document_of
+    from catalysis.tools.query_plans.text import document_of
 
     statement = sys.stdin.read() if sql == "-" else sql
     plan = _with_database(

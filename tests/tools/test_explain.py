@@ -15,8 +15,8 @@ from sqlalchemy.schema import CreateTable, Sequence
 from catalysis import Database, Session, watch_queries
 from catalysis.errors import ExplainError
 from catalysis.tools.explain import EXPLAINING, explain
-from catalysis.tools.plan_reading import read_postgresql, read_sqlite
-from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.reading import read_postgresql, read_sqlite
+from catalysis.tools.query_plans.tree import QueryPlan, QueryPlanNode
 from tests.models import Job, Person
 
 

@@ -14,7 +14,7 @@ from catalysis.errors import ExplainError
 from catalysis.events import open_transactions
 from catalysis.tools import explain_sql as module
 from catalysis.tools.explain import explain_sql
-from catalysis.tools.plan_reading import read_postgresql
+from catalysis.tools.query_plans.reading import read_postgresql
 
 TABLE = {
     "sqlite": "CREATE TABLE thing (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER)",

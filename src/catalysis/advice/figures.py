@@ -7,7 +7,7 @@ good for nothing else, so it is never shown.
 import re
 from collections.abc import Iterator, Mapping
 
-from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.tree import QueryPlan, QueryPlanNode
 
 ASSUMED_LIMIT = 100
 """Rows of a page whose LIMIT is a parameter.  The planner would take it for a tenth of all rows there are."""

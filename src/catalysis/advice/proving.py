@@ -19,7 +19,7 @@ from catalysis.advice.figures import figure_of, with_assumed_limit
 from catalysis.advice.workload import Statement
 from catalysis.errors import ExplainError
 from catalysis.tools.explain_sql import explain_sql
-from catalysis.tools.query_plan import QueryPlan
+from catalysis.tools.query_plans.tree import QueryPlan
 
 LOCK_SECONDS = 2
 """How long a trial waits for a lock on a table, at most."""

@@ -12,8 +12,8 @@ from catalysis.errors import ExplainError
 from catalysis.inspector.masking import mask
 from catalysis.inspector.records import Statement
 from catalysis.tools.explain_sql import explain_sql
-from catalysis.tools.plan_boxes import boxes
-from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.boxes import boxes
+from catalysis.tools.query_plans.tree import QueryPlan, QueryPlanNode
 
 LONGEST = 5.0
 """Seconds that a page waits for a plan, with a connection; ANALYZE may take four times as long."""

@@ -1,4 +1,5 @@
 """SQL and plans as they may be shown: without the values that stand in them."""
+
 import re
 
 from catalysis.tools.literals import Kind, replace_literals

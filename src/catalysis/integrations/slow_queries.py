@@ -21,8 +21,8 @@ from catalysis.events import Observer, QueryEvent, observe
 from catalysis.integrations.logs import fields_of, summary_of
 from catalysis.integrations.statements import LONGEST, describe, without_literals
 from catalysis.tools.explain_sql import explain_sql
-from catalysis.tools.plan_text import lines_of
-from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.text import lines_of
+from catalysis.tools.query_plans.tree import QueryPlan, QueryPlanNode
 
 PLAN_EVERY = 600.0
 """Seconds in which a statement is explained once."""

@@ -24,11 +24,11 @@ from catalysis.engine.alchemy.adapters import driver_connection, isolation_of, t
 from catalysis.engine.drivers import is_driven
 from catalysis.errors import ExplainError
 from catalysis.events.hooks import fallback_reason
-from catalysis.tools.examining import examined
 from catalysis.tools.explain_sql import SQLITE_COMMAND, begin_undone, explain_sql, postgresql_command, undo
-from catalysis.tools.findings import Statement
-from catalysis.tools.plan_reading import read_postgresql, read_sqlite
-from catalysis.tools.query_plan import QueryPlan
+from catalysis.tools.query_plans.examining import examined
+from catalysis.tools.query_plans.findings import Statement
+from catalysis.tools.query_plans.reading import read_postgresql, read_sqlite
+from catalysis.tools.query_plans.tree import QueryPlan
 from catalysis.unsaved import ONLY_EXPLAINED
 
 EXPLAINING = "an EXPLAIN of Catalysis's own"

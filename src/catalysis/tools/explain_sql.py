@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from catalysis.engine.alchemy.adapters import driver_connection, turn_on
 from catalysis.errors import ExplainError
-from catalysis.tools.examining import examined, fetch_unnamed
-from catalysis.tools.findings import Statement
-from catalysis.tools.plan_reading import read_postgresql, read_sqlite
-from catalysis.tools.query_plan import QueryPlan
+from catalysis.tools.query_plans.examining import examined, fetch_unnamed
+from catalysis.tools.query_plans.findings import Statement
+from catalysis.tools.query_plans.reading import read_postgresql, read_sqlite
+from catalysis.tools.query_plans.tree import QueryPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@
 Evidence quotes the plan: with values bound, a condition shows them.
 """
 
-from catalysis.tools.finding_case import Case, Finder, Statement
-from catalysis.tools.plan_facts import Facts
-from catalysis.tools.query_plan import Finding, QueryPlan
-from catalysis.tools.scan_findings import filter_after_index, foreign_key_without_index, sequential_scan
-from catalysis.tools.sqlite_findings import SQLITE
-from catalysis.tools.work_findings import deep_offset, estimate_off, nested_loop, spilled_to_disk
+from catalysis.tools.query_plans.case import Case, Finder, Statement
+from catalysis.tools.query_plans.facts import Facts
+from catalysis.tools.query_plans.scans import filter_after_index, foreign_key_without_index, sequential_scan
+from catalysis.tools.query_plans.sqlite import SQLITE
+from catalysis.tools.query_plans.tree import Finding, QueryPlan
+from catalysis.tools.query_plans.work import deep_offset, estimate_off, nested_loop, spilled_to_disk
 
 POSTGRESQL: tuple[Finder, ...] = (
     sequential_scan,

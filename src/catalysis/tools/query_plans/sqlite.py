@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from catalysis.tools.finding_case import SELECTIVE, THROWN_AWAY, Case, Finder, Statement
-from catalysis.tools.plan_facts import ROWS_WORTH_AN_INDEX, Facts, TableFacts
-from catalysis.tools.query_plan import Finding, QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.case import SELECTIVE, THROWN_AWAY, Case, Finder, Statement
+from catalysis.tools.query_plans.facts import ROWS_WORTH_AN_INDEX, Facts, TableFacts
+from catalysis.tools.query_plans.tree import Finding, QueryPlan, QueryPlanNode
 
 # --- The SQL --------------------------------------------------------------------------------------
 

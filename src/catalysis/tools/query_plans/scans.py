@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from catalysis.tools.finding_case import SELECTIVE, THROWN_AWAY, Case, counted, divisor
-from catalysis.tools.plan_facts import ROWS_WORTH_AN_INDEX, ForeignKey, removed_rows
-from catalysis.tools.query_plan import Finding, QueryPlanNode
+from catalysis.tools.query_plans.case import SELECTIVE, THROWN_AWAY, Case, counted, divisor
+from catalysis.tools.query_plans.facts import ROWS_WORTH_AN_INDEX, ForeignKey, removed_rows
+from catalysis.tools.query_plans.tree import Finding, QueryPlanNode
 
 
 def sequential_scan(case: Case) -> Iterator[Finding]:

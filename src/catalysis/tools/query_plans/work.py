@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from catalysis.tools.finding_case import (
+from catalysis.tools.query_plans.case import (
     COSTLY,
     LEAST_MS,
     MANY_LOOPS,
@@ -14,7 +14,7 @@ from catalysis.tools.finding_case import (
     counted,
     figure,
 )
-from catalysis.tools.query_plan import Finding, QueryPlanNode
+from catalysis.tools.query_plans.tree import Finding, QueryPlanNode
 
 # --- Memory ---------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-from catalysis.tools.query_plan import QueryPlanNode
+from catalysis.tools.query_plans.tree import QueryPlanNode
 
 
 def with_own_figures(root: QueryPlanNode) -> QueryPlanNode:

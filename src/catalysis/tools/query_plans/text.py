@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from typing import Any, Literal, cast
 
-from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.tree import QueryPlan, QueryPlanNode
 
 _PLACE = ("Parent Relationship", "Subplan Name")
 

@@ -91,7 +91,7 @@ class Finding:
     """What is wrong with a plan, and what shows it."""
 
     code: str
-    """Which kind of fault, `seq-scan` for one; see `catalysis.tools.findings`."""
+    """Which kind of fault, `seq-scan` for one; see `catalysis.tools.query_plans.findings`."""
     message: str
     """What is wrong and what to do, in a sentence or two."""
     evidence: str
@@ -120,7 +120,9 @@ class QueryPlan:
         return self.text
 
     def __rich__(self) -> Any:
-        from catalysis.tools.plan_tree import rendered  # rich takes longer to import than all of this
+        from catalysis.tools.query_plans.terminal import (
+            rendered,  # rich takes longer to import than all of this
+        )
 
         return rendered(self)
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-from catalysis.tools.plan_own import with_own_figures
-from catalysis.tools.plan_text import lines_of
-from catalysis.tools.query_plan import PlanTrigger, QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.own import with_own_figures
+from catalysis.tools.query_plans.text import lines_of
+from catalysis.tools.query_plans.tree import PlanTrigger, QueryPlan, QueryPlanNode
 
 # --- PostgreSQL: EXPLAIN (FORMAT JSON) ------------------------------------------------------------
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 
 from catalysis import Database, explain_sql
-from catalysis.tools.plan_boxes import EXPENSIVE, boxes
-from catalysis.tools.plan_reading import read_sqlite
-from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
-from tests.tools.generated_plans import plans
+from catalysis.tools.query_plans.boxes import EXPENSIVE, boxes
+from catalysis.tools.query_plans.reading import read_sqlite
+from catalysis.tools.query_plans.tree import QueryPlan, QueryPlanNode
+from tests.tools.query_plans.generated import plans
 
 
 def close(a: float, b: float) -> bool:

@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from catalysis import Database, QueryPlan, explain_sql
 from catalysis.cli import app
-from catalysis.tools.plan_reading import read_postgresql
-from catalysis.tools.plan_text import document_of
+from catalysis.tools.query_plans.reading import read_postgresql
+from catalysis.tools.query_plans.text import document_of
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalysis import Database, Finding, QueryPlan, explain_sql
 from catalysis.tools import sqlite_findings
-from catalysis.tools.findings import POSTGRESQL, Statement, findings_of
-from catalysis.tools.plan_facts import Facts, ForeignKey, TableFacts, wanted_postgresql
-from catalysis.tools.plan_reading import read_sqlite
-from tests.tools.generated_plans import plans
+from catalysis.tools.query_plans.facts import Facts, ForeignKey, TableFacts, wanted_postgresql
+from catalysis.tools.query_plans.findings import POSTGRESQL, Statement, findings_of
+from catalysis.tools.query_plans.reading import read_sqlite
+from tests.tools.query_plans.generated import plans
 
 TABLES = """
 CREATE TABLE owner (id int PRIMARY KEY, name text NOT NULL UNIQUE);

@@ -5,7 +5,7 @@ Pure; who draws it multiplies by the size of the picture.
 
 from dataclasses import dataclass
 
-from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.tree import QueryPlan, QueryPlanNode
 
 EXPENSIVE = 0.25
 """The share of the whole from which a step by itself is marked: there are four such steps at most."""

@@ -2,8 +2,8 @@
 
 from hypothesis import strategies as st
 
-from catalysis.tools.plan_reading import read_postgresql
-from catalysis.tools.query_plan import QueryPlan
+from catalysis.tools.query_plans.reading import read_postgresql
+from catalysis.tools.query_plans.tree import QueryPlan
 
 FIGURES = st.one_of(st.just(0.0), st.floats(0, 1e9), st.floats(0, 1e-9))
 DEPTH = 3

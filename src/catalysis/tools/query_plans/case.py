@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from catalysis.tools.plan_facts import Facts
-from catalysis.tools.query_plan import Finding, QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.facts import Facts
+from catalysis.tools.query_plans.tree import Finding, QueryPlan, QueryPlanNode
 
 SELECTIVE = 0.1
 """Up to this share of a table an index is the cheaper way; with PostgreSQL's default costs, about where it changes."""

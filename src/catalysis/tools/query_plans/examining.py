@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from catalysis.tools.findings import POSTGRESQL, SQLITE, Finder, Statement, findings_of
-from catalysis.tools.plan_facts import (
+from catalysis.tools.query_plans.facts import (
     FACTS_POSTGRESQL,
     Facts,
     catalog_sqlite,
@@ -18,8 +17,9 @@ from catalysis.tools.plan_facts import (
     sample_sqlite,
     wanted_postgresql,
 )
-from catalysis.tools.query_plan import QueryPlan
-from catalysis.tools.sqlite_findings import sampled_sqlite, wanted_sqlite, with_counts
+from catalysis.tools.query_plans.findings import POSTGRESQL, SQLITE, Finder, Statement, findings_of
+from catalysis.tools.query_plans.sqlite import sampled_sqlite, wanted_sqlite, with_counts
+from catalysis.tools.query_plans.tree import QueryPlan
 
 
 async def fetch_unnamed(driver: Any, sql: str, *parameters: Any) -> list[Any]:

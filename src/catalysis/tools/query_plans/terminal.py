@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from catalysis.tools.plan_boxes import Box, boxes
-from catalysis.tools.plan_text import number, remarks_of
-from catalysis.tools.query_plan import Finding, QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.boxes import Box, boxes
+from catalysis.tools.query_plans.text import number, remarks_of
+from catalysis.tools.query_plans.tree import Finding, QueryPlan, QueryPlanNode
 
 MARK = "<<<"
 """Stands after an expensive step, with its share of the whole."""

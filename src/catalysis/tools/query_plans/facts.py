@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from catalysis.tools.query_plan import QueryPlan, QueryPlanNode
+from catalysis.tools.query_plans.tree import QueryPlan, QueryPlanNode
 
 ROWS_WORTH_AN_INDEX = 5_000
 """Reading a table of fewer rows takes less than one round trip, half a millisecond, and no finding is worth it."""
