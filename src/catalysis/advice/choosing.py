@@ -84,12 +84,13 @@ def choose(problem: Problem) -> Asking:
         chosen |= added
         yield from costs.ask(costs.question(n, chosen) for n in open_)
     chosen = yield from _without_redundant(costs, everyone, chosen)
-    # Taken out one after the other, each little missed, they may be missed together: then another one is found.
-    seen: set[frozenset[int]] = set()
-    while chosen not in seen:
-        seen.add(chosen)
-        added = yield from _best_addition(costs, open_, chosen)
-        chosen = yield from _without_redundant(costs, everyone, chosen | added)
+    # Taken out one after the other, each little missed, they may be missed together: then others are put in again.
+    while added := (yield from _best_addition(costs, open_, chosen)):
+        better = yield from _without_redundant(costs, everyone, chosen | added)
+        yield from costs.ask(costs.question(n, there) for n in everyone for there in (chosen, better))
+        if _total(costs, better) >= _total(costs, chosen):
+            break
+        chosen = better
     return (yield from _reported(costs, everyone, chosen))
 
 
@@ -185,6 +186,11 @@ def _reported(costs: _Costs, everyone: Iterable[int], chosen: frozenset[int]) ->
         {n: costs.of(n, chosen) for n in everyone},
         without,
     )
+
+
+def _total(costs: _Costs, there: frozenset[int]) -> float:
+    """What all calls cost."""
+    return sum(calls * costs.of(n, there) for n, calls in enumerate(costs.problem.calls))
 
 
 def _times(before: float, after: float) -> float:
