@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalysis import Database, Finding, QueryPlan, explain_sql
-from catalysis.tools import sqlite_findings
+from catalysis.tools.query_plans import sqlite as sqlite_findings
 from catalysis.tools.query_plans.facts import Facts, ForeignKey, TableFacts, wanted_postgresql
 from catalysis.tools.query_plans.findings import POSTGRESQL, Statement, findings_of
 from catalysis.tools.query_plans.reading import read_sqlite
