@@ -16,7 +16,7 @@ from pathlib import Path
 
 UNPRIVILEGED_USER = "nobody"
 INITDB = ("--no-sync", "--locale=C", "-E", "UTF8", "-U", "postgres", "-A", "trust")
-SETTINGS = ("listen_addresses=127.0.0.1", "fsync=off", "max_connections=200")
+SETTINGS = ("listen_addresses=127.0.0.1", "fsync=off", "max_connections=200", "max_prepared_transactions=2")
 
 
 def free_port() -> int:

@@ -1,11 +1,19 @@
 """Observers hear of transactions and scopes with the statements in them, and hearing changes nothing."""
 
 import asyncio
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import func, literal, text
+from sqlalchemy import create_engine, func, literal, text
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.pool import StaticPool
 from sqlmodel import select
 
 from catalysis import Database, DatabaseDep, activity, uuid7
@@ -177,3 +185,90 @@ async def test_a_statement_that_is_cancelled_is_told_of(database: Database, hear
                 await session.exec(slow)
     assert [each.error for each in heard.statements] == ["CancelledError"]
     assert heard.statements[0].seconds > 0.1
+
+
+async def test_a_transaction_of_two_phases_is_one(postgres_url: str, heard: Heard):
+    def work(connection: Connection) -> None:
+        twice = connection.begin_twophase("one")
+        connection.execute(text("CREATE TABLE two_phases (id int)"))
+        assert [each.database.system for each in open_transactions()] == ["postgresql"]
+        twice.prepare()
+        twice.commit()
+        twice = connection.begin_twophase("two")
+        connection.execute(text("INSERT INTO two_phases VALUES (1)"))
+        twice.rollback()
+
+    database = Database(postgres_url)
+    async with database.engine.connect() as connection:
+        await connection.run_sync(work)
+    await database.close()
+    assert [each.outcome for each in heard.ended] == ["commit", "rollback"]
+    sent = {each.sql.split()[0]: each.transaction for each in heard.statements}
+    assert [sent["CREATE"], sent["INSERT"]] == heard.begun
+
+
+async def test_a_lost_connection_commits_nothing(postgres_url: str, heard: Heard):
+    database = Database(postgres_url)
+    with pytest.raises(PendingRollbackError):
+        async with database.engine.begin() as connection:
+            number = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+            async with database.engine.connect() as other:
+                await other.execute(text(f"SELECT pg_terminate_backend({number})"))
+            with pytest.raises(DBAPIError):
+                await connection.execute(text("SELECT 1"))
+    await database.close()
+    assert {each.transaction: each.outcome for each in heard.ended}[heard.begun[0]] == "rollback"
+
+
+def test_beginning_and_ending_to_listen_fails_no_other_thread():
+    failures: list[BaseException] = []
+    until = time.monotonic() + 1.5
+
+    def repeat(work: Callable[[], object]) -> None:
+        try:
+            while time.monotonic() < until:
+                work()
+        except BaseException as failure:
+            failures.append(failure)
+
+    engines = [
+        create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        for _ in range(2)
+    ]
+    heard = Heard()
+
+    def send(engine: Engine) -> None:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def listen() -> None:
+        observe(heard)()
+
+    work = [*(partial(send, each) for each in engines), listen, listen, open_transactions]
+    patience = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=repeat, args=[each]) for each in work]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    finally:
+        sys.setswitchinterval(patience)
+    assert failures == []
+    with engines[0].connect() as connection:
+        end = observe(heard)
+        heard.statements.clear()
+        connection.execute(text("SELECT 2"))
+        end()
+    assert [each.sql for each in heard.statements] == ["SELECT 2"]
+
+
+async def test_who_observes_twice_ends_twice(database: Database):
+    observer = Heard()
+    ends = [observe(observer), observe(observer)]
+    ends[0]()
+    async with database.session() as session:
+        await session.exec(select(Label))
+    ends[1]()
+    assert len(observer.statements) == 1

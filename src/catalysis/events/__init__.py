@@ -1,8 +1,8 @@
 """One frozen `QueryEvent` a statement, with the request and transaction it belongs to, and who hears of it.
 
-Statements that SQLAlchemy runs, and all transactions, are heard through its public engine events, attached only
-while somebody listens: nobody listening costs nothing.  The native path tells of its own.  An event carries SQL and
-never a parameter's value.
+Statements that SQLAlchemy runs, and all transactions, are heard through its public engine events, attached once
+somebody listens: a process in which nobody does pays nothing.  The native path tells of its own.  An event carries
+SQL and never a parameter's value.
 """
 
 from catalysis.events.happened import (

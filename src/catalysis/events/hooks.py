@@ -1,4 +1,8 @@
-"""SQLAlchemy's public engine events: the statements it runs, and all transactions; attached while somebody listens."""
+"""SQLAlchemy's public engine events: the statements it runs, and all transactions; attached once somebody listens.
+
+They stay attached then, and return at once while nobody listens: SQLAlchemy iterates its listeners while it calls them,
+so taking one away would fail the statement that another thread is sending.
+"""
 
 import time
 from contextvars import ContextVar
@@ -39,18 +43,21 @@ _STARTED = "catalysis_statement_started"
 def _before(
     conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool
 ) -> tuple[str, Any]:
-    conn.info[_STARTED] = perf_counter()
+    if listeners.count:
+        conn.info[_STARTED] = perf_counter()
     return sql, parameters
 
 
 def _after(conn: Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+    if not listeners.count:
+        return
     count = cursor.rowcount
     _emit_from(conn, sql, parameters, rows=count if count >= 0 else None, error=None)
 
 
 def _failed(failure: ExceptionContext) -> None:
     conn = failure.connection
-    if conn is None or failure.statement is None:
+    if conn is None or failure.statement is None or not listeners.count:
         return
     if not conn.invalidated and _STARTED not in conn.info:
         return  # a native one, which has told of itself, or one that was never sent
@@ -86,7 +93,10 @@ _open: WeakKeyDictionary[Connection, Transaction] = WeakKeyDictionary()
 
 def open_transactions() -> list[Transaction]:
     """The transactions that are running, oldest first, of those that began while somebody listened."""
-    return sorted(_open.values(), key=lambda each: each.started)
+    # Not `values()`, which fails if another thread begins a transaction meanwhile.
+    connections = [connection for each in _open.keyrefs() if (connection := each()) is not None]
+    running = [each for each in map(_open.get, connections) if each is not None]
+    return sorted(running, key=lambda each: each.started)
 
 
 def transaction_of(connection: Connection | None) -> Transaction | None:
@@ -95,6 +105,8 @@ def transaction_of(connection: Connection | None) -> Transaction | None:
 
 
 def _begun(conn: Connection) -> None:
+    if not listeners.count:
+        return
     transaction = Transaction(address_of(conn.engine), time.time(), call_site(), current_scope())
     _open[conn] = transaction
     for observer in listeners.observers:
@@ -102,7 +114,7 @@ def _begun(conn: Connection) -> None:
 
 
 def _commits(conn: Connection) -> None:
-    _end(conn, "commit")
+    _end(conn, "rollback" if conn.invalidated else "commit")  # it was lost, and COMMIT is not sent
 
 
 def _rolls_back(conn: Connection) -> None:
@@ -125,8 +137,11 @@ _HOOKS: tuple[tuple[str, Any, bool], ...] = (
     ("after_cursor_execute", _after, False),
     ("handle_error", _failed, False),
     ("begin", _begun, False),
+    ("begin_twophase", lambda conn, xid: _begun(conn), False),
     ("commit", _commits, False),
+    ("commit_twophase", lambda conn, xid, is_prepared: _commits(conn), False),
     ("rollback", _rolls_back, False),
+    ("rollback_twophase", lambda conn, xid, is_prepared: _rolls_back(conn), False),
 )
 OWN_HOOKS = frozenset({_before, _after, _begun})
 """The listeners above that the native path does without: it emits its own events, and its reads begin nothing."""
@@ -134,16 +149,17 @@ OWN_HOOKS = frozenset({_before, _after, _begun})
 
 def attach() -> None:
     """Begin to hear of everything; one `detach` for each."""
-    listeners.count += 1
-    if listeners.count == 1:
-        for name, hook, returns in _HOOKS:
-            event.listen(Engine, name, hook, **({"retval": True} if returns else {}))
+    with listeners.changing:
+        listeners.count += 1
+        if not listeners.are_attached:
+            listeners.are_attached = True
+            for name, hook, returns in _HOOKS:
+                event.listen(Engine, name, hook, **({"retval": True} if returns else {}))
 
 
 def detach() -> None:
     """Hear of nothing any more, when this was the last."""
-    listeners.count -= 1
-    if listeners.count == 0:
-        for name, hook, _ in _HOOKS:
-            event.remove(Engine, name, hook)
-        _open.clear()
+    with listeners.changing:
+        listeners.count -= 1
+        if listeners.count == 0:
+            _open.clear()

@@ -1,4 +1,4 @@
-"""Who hears of what happens: nobody listening costs nothing."""
+"""Who hears of what happens: a process in which nobody listens pays nothing."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -21,7 +21,8 @@ class _Subscriber(Observer):
 
 def observe(observer: Observer) -> Callable[[], None]:
     """Tell `observer` of everything in the process; returns the function that ends it."""
-    listeners.observers = (*listeners.observers, observer)
+    with listeners.changing:
+        listeners.observers = (*listeners.observers, observer)
     attach()
     observing = True
 
@@ -29,7 +30,10 @@ def observe(observer: Observer) -> Callable[[], None]:
         nonlocal observing
         if observing:
             observing = False
-            listeners.observers = tuple(each for each in listeners.observers if each is not observer)
+            with listeners.changing:
+                kept = list(listeners.observers)
+                kept.remove(observer)  # once, if it observes twice
+                listeners.observers = tuple(kept)
             detach()
 
     return end

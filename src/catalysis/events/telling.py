@@ -1,5 +1,6 @@
 """Telling those who listen."""
 
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -36,9 +37,12 @@ class Observer:
 
 
 class _Listeners:
+    changing = threading.Lock()
     observers: tuple[Observer, ...] = ()
     count = 0
     """Of all who listen, those of a context included."""
+    are_attached = False
+    """To SQLAlchemy's events."""
 
 
 listeners = _Listeners()
