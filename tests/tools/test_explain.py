@@ -1,5 +1,6 @@
 """`explain` on both databases: parameters bound, one EXPLAIN, nothing left behind."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -160,6 +161,19 @@ async def test_on_conflict_leaves_nothing_behind(filled: Database, name: str, wr
     async with filled.session() as session:
         assert (await session.execute(everything)).all() == before
         assert len(before) == {"nothing": 10, "flushed": 11, "executed": 9}[written]
+
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "SERIALIZABLE"])
+async def test_cancelled_while_it_executes(postgres_url: str, level: str):
+    """SQLAlchemy has closed the connection by then; the caller is told of the timeout, not of that."""
+    database = Database(postgres_url, isolation_level=level)
+    await database.create_all(Base.metadata)
+    async with database.session() as session:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await explain(session, text("SELECT pg_sleep(30)"), analyze=True)
+        assert (await session.execute(select(func.count()).select_from(Thing))).scalar_one() == 0
+    await database.close()
 
 
 @pytest.mark.parametrize("name", STATEMENTS | INSERTS | UPSERTS)

@@ -183,6 +183,12 @@ async def test_what_has_no_plan(filled: Database, sql: str):
         await explain_sql(filled.engine, sql)
 
 
+@pytest.mark.parametrize("before", ["/**/" * 5_000, "-- x\n" * 5_000, "( \n" * 5_000, "/* " * 5_000])
+def test_comments_before_a_statement_take_no_time(before: str):
+    with pytest.raises(ExplainError):
+        module.refuse_unplanned(before + "BEGIN")
+
+
 @pytest.mark.parametrize("given", [None, ()])
 @pytest.mark.parametrize("analyze", [False, True])
 @pytest.mark.parametrize("sql", ["SELECT 1; DELETE FROM thing", "SELECT 1; COMMIT; DELETE FROM thing; BEGIN"])

@@ -69,7 +69,7 @@ async def explain_sql(
 
 
 _PLANNED = re.compile(
-    r"(?:[\s(]|--[^\n]*(?:\n|$)|/\*.*?\*/)*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|REPLACE)\b",
+    r"(?>[\s(]|--[^\n]*(?:\n|$)|/\*.*?\*/)*+(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|REPLACE)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _FIRST_WORD = re.compile(r"\w+")
@@ -202,6 +202,8 @@ async def begin_undone(driver: Any) -> bool:
 
 async def undo(driver: Any, joined: bool) -> None:
     """Roll back; where that fails the connection is closed, since a pool would lend it with its transaction open."""
+    if driver.is_closed():
+        return  # what ended it is told, not that there is nothing left to take back
     try:
         if joined:
             await driver.execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}; RELEASE SAVEPOINT {_SAVEPOINT}")
