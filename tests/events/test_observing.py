@@ -208,14 +208,17 @@ async def test_a_transaction_of_two_phases_is_one(postgres_url: str, heard: Hear
 
 
 async def test_a_lost_connection_commits_nothing(postgres_url: str, heard: Heard):
-    database = Database(postgres_url)
-    with pytest.raises(PendingRollbackError):
+    async def lose_connection() -> None:
         async with database.engine.begin() as connection:
             number = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
             async with database.engine.connect() as other:
                 await other.execute(text(f"SELECT pg_terminate_backend({number})"))
             with pytest.raises(DBAPIError):
                 await connection.execute(text("SELECT 1"))
+
+    database = Database(postgres_url)
+    with pytest.raises(PendingRollbackError):
+        await lose_connection()
     await database.close()
     assert {each.transaction: each.outcome for each in heard.ended}[heard.begun[0]] == "rollback"
 

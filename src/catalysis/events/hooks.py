@@ -130,6 +130,18 @@ def _end(conn: Connection, outcome: Literal["commit", "rollback"]) -> None:
         observer.on_transaction_ended(happened)
 
 
+def _begins_two_phases(conn: Connection, xid: Any) -> None:
+    _begun(conn)
+
+
+def _commits_two_phases(conn: Connection, xid: Any, is_prepared: bool) -> None:
+    _commits(conn)
+
+
+def _rolls_back_two_phases(conn: Connection, xid: Any, is_prepared: bool) -> None:
+    _rolls_back(conn)
+
+
 # --- While somebody listens -----------------------------------------------------------------------
 
 _HOOKS: tuple[tuple[str, Any, bool], ...] = (
@@ -137,11 +149,11 @@ _HOOKS: tuple[tuple[str, Any, bool], ...] = (
     ("after_cursor_execute", _after, False),
     ("handle_error", _failed, False),
     ("begin", _begun, False),
-    ("begin_twophase", lambda conn, xid: _begun(conn), False),
+    ("begin_twophase", _begins_two_phases, False),
     ("commit", _commits, False),
-    ("commit_twophase", lambda conn, xid, is_prepared: _commits(conn), False),
+    ("commit_twophase", _commits_two_phases, False),
     ("rollback", _rolls_back, False),
-    ("rollback_twophase", lambda conn, xid, is_prepared: _rolls_back(conn), False),
+    ("rollback_twophase", _rolls_back_two_phases, False),
 )
 OWN_HOOKS = frozenset({_before, _after, _begun})
 """The listeners above that the native path does without: it emits its own events, and its reads begin nothing."""
