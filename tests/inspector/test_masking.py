@@ -24,6 +24,11 @@ from catalysis.inspector.masking import mask, shorten
         ("x = 3.14159 AND t1234.c5678 = 0.5", "x = … AND t1234.c5678 = 0.5"),
         ("-- who: me\nSELECT /* it's 'me' */ 1 -- x", "/* … */\nSELECT /* … */ 1 /* … */"),
         ("SELECT 1 /* cut", "SELECT 1 /* … */"),
+        ("/* who /* it's */ me */ SELECT 1", "/* … */ SELECT 1"),
+        ("/* who /* cut */", "/* … */"),
+        ("/**/ SELECT /* a */ 1 /***/", "/* … */ SELECT /* … */ 1 /* … */"),
+        ("x = 48151623AND y = 0b1010 OR y = 0o7777", "x = …AND y = … OR y = …"),
+        ("a[4815:1623] = :1234 AND b = ?1234 AND c = @1234", "a[…:…] = :1234 AND b = ?1234 AND c = @1234"),
         ("(a = 'x'::character varying)", "(a = '…'::character varying)"),
     ],
 )

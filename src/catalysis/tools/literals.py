@@ -12,18 +12,23 @@ Kind = Literal["string", "number", "comment"]
 
 _FOUND = re.compile(
     r"""
-      (?P<comment> --[^\n]* | /\*.*?(?:\*/|\Z) )
+      (?P<comment> --[^\n]* | /\*(?:(?!/\*|\*/).)*(?: \*/ | /\*(?:.*\*/|.*) | \Z) )
     | (?P<name> "(?:[^"]|"")*(?:"|\Z) | `[^`]*(?:`|\Z) )
     | (?P<string>
         (?<![\w$]) [eE]'(?:[^'\\]|\\.|'')*(?:'|\\?\Z)
       | (?: (?<![\w$]) (?:[xXbBnN]|[uU]&) )? '(?:[^']|'')*(?:'|\Z)
       | (?<![\w$]) \$(?P<tag>[^\W\d]\w*|)\$ .*? (?:\$(?P=tag)\$|\Z)
       )
-    | (?P<number> (?<![\w$?:@]) (?:0[xX][0-9a-fA-F]+|(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?) (?![\w$]) )
+    | (?P<number> (?<![\w$?@]) (?<![^\w\])]:)
+        (?:0[xX][\da-fA-F_]+ | 0[oObB][\d_]+ | (?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)? ) )
     """,
     re.VERBOSE | re.DOTALL,
 )
-"""Comments, quoted names, strings of every kind that PostgreSQL and SQLite have, and numbers; cut off ones too."""
+"""Comments, quoted names, strings of every kind that PostgreSQL and SQLite have, and numbers; cut off ones too.
+
+A comment in a comment counts up to the last end of one: PostgreSQL nests them, SQLite does not.  A number may touch the
+word after it (`1AND`), and `:1` is a placeholder except in a slice (`a[1:2]`).
+"""
 
 
 def replace_literals(sql: str, word: Callable[[Kind, str], str]) -> str:
