@@ -92,6 +92,11 @@ def test_a_proxy_is_refused_whatever_it_says(name: str):
     assert "proxy" in str(refusal(request(**{name: "127.0.0.1"})))
 
 
+def test_a_proxy_that_says_nothing_speaks_an_old_http():
+    assert "proxy" in str(refusal(request() | {"http_version": "1.0"}))
+    assert refusal(request() | {"http_version": "1.1"}) is None
+
+
 OWN = {"origin": "http://localhost:8000"}
 
 

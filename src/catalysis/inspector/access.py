@@ -36,7 +36,8 @@ def refusal(scope: Mapping[str, Any]) -> str | None:
     headers = _headers(scope)
     if not _is_loopback(scope.get("client")):
         return "The inspector answers clients on its own machine only."
-    if any(_FORWARDED.fullmatch(name) for name in headers):
+    # What nginx does by itself: HTTP/1.0 with a Host of its own, and no header that tells of it.
+    if scope.get("http_version") == "1.0" or any(_FORWARDED.fullmatch(name) for name in headers):
         return "The inspector does not answer through a proxy."
     if not _is_local_name(headers.get(b"host", [])):
         return "The inspector answers to localhost and 127.0.0.1 only."

@@ -78,11 +78,8 @@ def _name_of(scope: Message) -> str:
     if path is not None:
         if len(_words) < _WORDS:
             _words.update(part for part in path.split("/") if "{" not in part)
-    elif scope.get("path_params"):
-        path = scope["path"]
-        for name, value in scope["path_params"].items():
-            if str(value):
-                path = path.replace(str(value), f"{{{name}}}")
     else:
-        path = "/".join(part if not part or part in _words else "…" for part in scope["path"].split("/"))
+        known = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items() if value}
+        parts = scope["path"].split("/")
+        path = "/".join(known.get(part) or (part if not part or part in _words else "…") for part in parts)
     return f"{scope.get('method', 'WEBSOCKET')} {path}"
