@@ -145,6 +145,7 @@ def load(
     url: Url = None,
 ) -> None:
     """Load the rows of a file into a table, in one transaction: all or nothing, or all but the rejects."""
+    from catalysis.errors import BulkError
     from catalysis.migrations.project import configured_models
     from catalysis.tools.bulk_load import bulk_load
     from catalysis.tools.file_rows import estimate_rows
@@ -165,7 +166,9 @@ def load(
                 on_progress=lambda done: progress.update(task, completed=done),
             )
 
-        loaded = _with_database(url, lambda database: _or_complaint(work(database)))
+        loaded = _with_database(
+            url, lambda database: _or_one_line(work(database), BulkError, "Nothing was loaded.")
+        )
     output.print(f"[green]Loaded[/] {loaded.rows:,} rows into {escape(table)}.")
     if rejects is not None:
         output.print(f"{loaded.rejected:,} rows rejected, in {escape(str(rejects))}.")
@@ -207,6 +210,7 @@ def advise(
     from catalysis.advice.printing import as_json as plain
     from catalysis.advice.printing import as_tables
     from catalysis.advice.revision import write_revision
+    from catalysis.errors import AdviceError
     from catalysis.migrations import load_config
 
     found = None if message is None else load_config(config)
@@ -219,7 +223,9 @@ def advise(
         return advice, await write_revision(database, advice, message, config=found, drop=drop or ())
 
     with complaints.status("Trying indexes…"):
-        advice, path = _with_database(url, work)
+        advice, path = _with_database(
+            url, lambda database: _or_one_line(work(database), AdviceError, "Nothing is advised.")
+        )
     if as_json:
         output.print_json(json.dumps(plain(advice)))
     else:
@@ -236,23 +242,24 @@ def _progress() -> "Progress":
     return Progress(*columns, console=complaints, transient=True, disable=not complaints.is_terminal)
 
 
-async def _or_complaint(work: "Awaitable[T]") -> T:
-    """The database's rejection of a load as one line of ours, which shows no values and no address.
+async def _or_one_line(work: "Awaitable[T]", kind: type[CatalysisError], outcome: str) -> T:
+    """A database that refuses, or cannot be reached, as one line of ours, which shows no password.
 
     Raises:
-        BulkError: it refused, or could not be reached; nothing was loaded.
+        CatalysisError: of that `kind`; its last words are the `outcome`.
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from catalysis.errors import BulkError
     from catalysis.tools.rejections import why
 
     try:
         return await work
     except CatalysisError:
         raise
-    except (SQLAlchemyError, OSError) as failure:
-        raise BulkError(f"{why(failure)}  Nothing was loaded.") from failure
+    except Exception as failure:
+        if not isinstance(failure, SQLAlchemyError | OSError) and not hasattr(failure, "sqlstate"):
+            raise  # the driver's own errors have one
+        raise kind(f"{why(failure)}  {outcome}") from failure
 
 
 @app.command()
@@ -317,14 +324,17 @@ def explain(
     url: Url = None,
 ) -> None:
     """Show how the database runs a statement: its plan as a tree, and what is wrong with it."""
+    from catalysis.errors import ExplainError
     from catalysis.tools.explain import explain_sql
     from catalysis.tools.query_plans.text import document_of
 
     statement = sys.stdin.read() if sql == "-" else sql
     plan = _with_database(
         url,
-        lambda database: _or_no_plan(
-            explain_sql(database.engine, statement, analyze=analyze, buffers=buffers)
+        lambda database: _or_one_line(
+            explain_sql(database.engine, statement, analyze=analyze, buffers=buffers),
+            ExplainError,
+            "Nothing was explained.",
         ),
     )
     if as_json:
@@ -336,27 +346,6 @@ def explain(
 
 _WHOLE = 10_000
 """Columns, more than a step has to say."""
-
-
-async def _or_no_plan(work: "Awaitable[T]") -> T:
-    """A database that cannot be reached, as one line of ours.
-
-    Raises:
-        ExplainError: there is no plan.
-    """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from catalysis.errors import ExplainError
-    from catalysis.tools.rejections import why
-
-    try:
-        return await work
-    except CatalysisError:
-        raise
-    except Exception as failure:
-        if not isinstance(failure, SQLAlchemyError | OSError) and not hasattr(failure, "sqlstate"):
-            raise
-        raise ExplainError(f"{why(failure)}  Nothing was explained.") from failure
 
 
 @migrate.command()

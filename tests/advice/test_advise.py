@@ -1,6 +1,8 @@
 """Advice on real databases: what is proposed is proved, and nothing of a trial stays."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -242,6 +244,51 @@ async def test_a_trial_waits_for_a_lock_not_long(postgres_shop: Database):
         await writer.rollback()
     assert advice.indexes == ()
     assert "lock" in advice.unproved[0].reason
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+async def test_a_locked_table_is_not_waited_for_either(postgres_shop: Database, in_transaction: bool):
+    """The catalog's own functions wait for it, before any trial begins."""
+    async with postgres_shop.engine.connect() as migration:
+        await migration.exec_driver_sql('LOCK TABLE "order" IN ACCESS EXCLUSIVE MODE')
+        with pytest.raises(AdviceError, match="locked"):
+            async with asyncio.timeout(20):
+                await advise(postgres_shop, Workload(), in_transaction=in_transaction)
+        await migration.rollback()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_trial_that_is_cancelled_says_so_and_leaves_nothing(
+    shop: Database, monkeypatch: pytest.MonkeyPatch, closed: bool
+):
+    """The connection may be closed by then, which is not what is to be told."""
+    workload = await sent(shop, [OF_CUSTOMER, NEWEST])
+    before = await names(shop)
+    really, reached = Made.only, asyncio.Event()
+
+    @asynccontextmanager
+    async def slow(self: Made, numbers: frozenset[int]) -> AsyncGenerator[None]:
+        async with really(self, numbers):
+            if self.names:
+                asyncio.get_running_loop().call_later(0.2, reached.set)
+            if self.names and shop.engine.dialect.name == "postgresql":
+                if closed:  # as explain_sql() leaves it when it cannot undo
+                    (await self.connection.get_raw_connection()).driver_connection.terminate()
+                else:
+                    await self.connection.exec_driver_sql("SELECT pg_sleep(30)")
+            if self.names:
+                await asyncio.sleep(30)
+            yield
+
+    monkeypatch.setattr(Made, "only", slow)
+    advising = asyncio.create_task(advise(shop, workload, in_transaction=True))
+    await reached.wait()
+    advising.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await advising
+    assert await names(shop) == before
+    async with shop.engine.begin() as connection:
+        await connection.execute(insert(customer).values(id=-7, email="x", city="y"))
 
 
 async def test_a_trial_that_breaks_leaves_nothing(shop: Database, monkeypatch: pytest.MonkeyPatch):

@@ -67,6 +67,19 @@ def test_where_nothing_is_counted(shop: Database):
     assert "pg_stat_statements" in said or "gather_workload" in said
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "no-such-host.invalid:5432"])
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_database_that_does_not_answer(tmp_path: Path, host: str, counted: bool):
+    (path := tmp_path / "statements.jsonl").write_text(BROKEN)
+    source = () if counted else ("--from", str(path))
+    done = runner.invoke(app, ["advise", "--url", f"postgresql+asyncpg://u:hidden@{host}/shop", *source])
+    assert done.exit_code == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("Nothing is advised.")
+    assert "hidden" not in line
+
+
 def test_a_file_that_is_not_there(shop: Database, tmp_path: Path):
     code, _, said = run(shop, "--from", str(tmp_path / "none"))
     assert code == 1

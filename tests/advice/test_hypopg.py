@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from catalysis import Database
 from catalysis.advice import Workload, advise
@@ -47,6 +47,9 @@ async def test_it_is_used_and_agrees_with_real_indexes(server: PostgresServer):
         pretended = await advise(database, workload)
         made = await advise(database, workload, in_transaction=True)
         assert await names(database) == before
+        async with database.engine.connect() as connection:  # the one that was used, from the pool
+            assert await connection.scalar(text("SELECT count(*) FROM hypopg()")) == 0
+            assert await connection.scalar(text("SHOW lock_timeout")) == "0"
     finally:
         await database.close()
     assert {each.proved_by for each in pretended.indexes} == {"hypopg"}

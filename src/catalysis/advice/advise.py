@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from catalysis.advice.candidates import Candidates, count_keys, may_serve
 from catalysis.advice.catalog import SMALL_TABLE, Catalog, read_catalog
@@ -14,11 +16,12 @@ from catalysis.advice.choosing import AT_LEAST, Choice, Problem, choose
 from catalysis.advice.definitions import IndexDefinition, TableName, is_served_by
 from catalysis.advice.figures import outline_of
 from catalysis.advice.predicates import Asked, Unread, read_statement
-from catalysis.advice.proving import Answers, Trial, trial_on
+from catalysis.advice.proving import LOCK_SECONDS, Answers, Trial, limit_waiting, trial_on
 from catalysis.advice.redundancy import UNUSED_DAYS, IndexToDrop, find_redundant
 from catalysis.advice.referring import derived_statements
 from catalysis.advice.workload import Statement, Workload
 from catalysis.database import Database
+from catalysis.errors import AdviceError
 
 MAX_CANDIDATES = 300
 """Indexes that are tried in one run; those of the least expensive statements are left out."""
@@ -119,11 +122,10 @@ async def advise(
     candidates are `unproved`.
 
     Raises:
-        AdviceError: the database is neither PostgreSQL nor SQLite.
+        AdviceError: the database is neither PostgreSQL nor SQLite; or its tables are locked.
     """
     engine = database.engine
-    async with engine.connect() as connection:
-        catalog = await read_catalog(connection)
+    catalog = await _catalog(engine)
     work = _read(catalog, workload, engine.dialect)
     async with trial_on(engine, catalog.extensions, in_transaction=in_transaction) as trial:
         answers = Answers(trial, work.statements)
@@ -144,6 +146,24 @@ async def advise(
             answers,
         )
         return await _reported(work, choice, answers, unused_days)
+
+
+async def _catalog(engine: AsyncEngine) -> Catalog:
+    async with engine.connect() as connection:
+        await limit_waiting(connection)
+        try:
+            return await read_catalog(connection)
+        except DBAPIError as failure:
+            if getattr(failure.orig, "sqlstate", None) != _NO_LOCK:
+                raise
+            raise AdviceError(
+                f"A table of this database was locked for longer than {LOCK_SECONDS} seconds, by a migration or a "
+                "VACUUM FULL perhaps.  Try again when that is through."
+            ) from failure
+
+
+_NO_LOCK = "55P03"
+"""SQLSTATE of a lock that was not had in time.  Source: PostgreSQL documentation, "PostgreSQL Error Codes"."""
 
 
 @dataclass(slots=True)

@@ -5,12 +5,12 @@ locks keep writers (and, while an index is left out, readers) waiting, so it is 
 """
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from catalysis.advice.choosing import Question
@@ -130,13 +130,11 @@ class Made:
         """Drop the others, and have them back afterwards."""
         others = [name for number, name in self.names.items() if number not in numbers]
         savepoint = await self.connection.begin_nested()
-        try:
+        async with _finally(savepoint.rollback):
             together = [", ".join(others)] if self.connection.dialect.name == "postgresql" else others
             for names in filter(None, together):
                 await self.connection.exec_driver_sql(f"DROP INDEX {names}")
             yield
-        finally:
-            await savepoint.rollback()
 
     async def size(self, number: int) -> int | None:
         """As PostgreSQL made it."""
@@ -186,29 +184,47 @@ async def trial_on(
     async with engine.connect() as connection:
         if "hypopg" in extensions and not in_transaction:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
-            try:
+            async with _finally(lambda: _forget(connection)):
+                await connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
                 yield Pretended(connection)
-            finally:
-                await connection.exec_driver_sql("SELECT hypopg_reset()")
         elif in_transaction:
-            await _begin(connection)
-            try:
+            async with _finally(connection.rollback):
+                await _begin(connection)
                 yield Made(connection)
-            finally:
-                await connection.rollback()
         else:
+            await limit_waiting(connection)
             yield Untried(connection)
+
+
+async def limit_waiting(connection: AsyncConnection) -> None:
+    """Until the end of its transaction the connection waits for no lock for long; SQLite's driver sees to that."""
+    if connection.dialect.name == "postgresql":
+        await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
 
 
 async def _begin(connection: AsyncConnection) -> None:
     if connection.dialect.name == "postgresql":
-        for setting, seconds in (
-            ("lock_timeout", LOCK_SECONDS),
-            ("statement_timeout", STATEMENT_SECONDS),
-        ):
-            await connection.exec_driver_sql(f"SET LOCAL {setting} = '{seconds}s'")
+        await limit_waiting(connection)
+        await connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
     else:  # the driver begins no transaction for DDL
         await connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+async def _forget(connection: AsyncConnection) -> None:
+    await connection.exec_driver_sql("SELECT hypopg_reset()")
+    await connection.exec_driver_sql("RESET lock_timeout")
+
+
+@asynccontextmanager
+async def _finally(undo: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+    """Undo afterwards.  Of a block that failed or was cancelled that is told: its connection may be closed already."""
+    try:
+        yield
+    except BaseException:
+        with suppress(SQLAlchemyError):
+            await undo()
+        raise
+    await undo()
 
 
 @dataclass(slots=True)
