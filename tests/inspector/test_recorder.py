@@ -283,6 +283,24 @@ def test_memory_is_bounded():
     assert _flood(800, 6) < MOST_BYTES
 
 
+def test_memory_is_bounded_where_values_are_shown():
+    recorder, shown = Recorder(keeps_parameters=True), ["🙂" * 100] * 5
+    tracemalloc.start()
+    for n in range(500):
+        recorder.on_statement(event(f"SELECT t{n} WHERE ?"), ["🙂" * 1_000 for _ in range(20)])
+    for n in range(110):
+        scope = Scope("request", f"GET /{n}", float(n))
+        recorder.on_scope_started(scope)
+        for _ in range(200):
+            recorder.on_statement(event("SELECT t0 WHERE ?", scope), shown)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    with recorder.reading():
+        assert [len(each.executions) for each in recorder.scopes()][:2] == [200, 200]
+        assert recorder._executions == sum(each.weight for each in recorder.scopes()) <= 20_000
+    assert held < MOST_BYTES / 2
+
+
 @pytest.mark.long
 def test_memory_is_bounded_after_100_000_scopes():
     assert _flood(100_000, 1) < MOST_BYTES

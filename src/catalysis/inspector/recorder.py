@@ -28,6 +28,7 @@ from catalysis.events import (
 from catalysis.inspector.masking import mask, shorten
 from catalysis.inspector.records import (
     NAME,
+    PARAMETERS,
     Execution,
     Limits,
     RecordedScope,
@@ -97,34 +98,35 @@ class Recorder(Observer):
             happened = replace(happened, sql=happened.sql[: self.limits.sql])
         if self.keeps_parameters:
             text = text_of(parameters, self.limits.parameters)
-            self._put(_Valued(happened, text, kept_values(parameters)))
+            self.put(_Valued(happened, text, kept_values(parameters)))
         else:
-            self._put(happened)
+            self.put(happened)
 
     def on_transaction_begun(self, transaction: Transaction) -> None:
         """Put it aside."""
         if not unobserved.get():
-            self._put(transaction)
+            self.put(transaction)
 
     def on_transaction_ended(self, happened: TransactionEvent) -> None:
         """Put it aside."""
         if not unobserved.get():
-            self._put(happened)
+            self.put(happened)
 
     def on_scope_started(self, scope: Scope) -> None:
         """Put it aside."""
-        self._put(scope)
+        self.put(scope)
 
     def on_scope_ended(self, happened: ScopeEvent) -> None:
         """Put it aside."""
-        self._put(happened)
+        self.put(happened)
 
     def ignore(self, scope: Scope) -> None:
         """Record nothing of this scope, which is running: neither here nor in another recorder of the process."""
         for recorder in list(_recorders):
-            recorder._put(_Ignored(scope.number))
+            recorder.put(_Ignored(scope.number))
 
-    def _put(self, happened: Any) -> None:
+    def put(self, happened: Any) -> None:
+        """Put aside what was told of."""
         self._heap.append(happened)
         if (waiting := len(self._heap)) >= _HEAP:
             self._sort(_LONGEST_WAIT if waiting >= _MOST_HEAP - 1 else 0)
@@ -169,7 +171,7 @@ class Recorder(Observer):
         if len(self._ignored) > _MOST_HEAP:  # of scopes whose end is not heard
             self._ignored.discard(min(self._ignored))
         if (scope := self._scopes.pop(number, None)) is not None:
-            self._executions -= len(scope.executions)
+            self._executions -= scope.weight
             self.version -= 1
 
     def _is_ignored(self, happened: Any) -> bool:
@@ -192,7 +194,7 @@ class Recorder(Observer):
         self._scopes[scope.number] = recorded
         if len(self._scopes) > self.limits.scopes:
             oldest = self._scopes.pop(next(iter(self._scopes)))
-            self._executions -= len(oldest.executions)
+            self._executions -= oldest.weight
         return recorded
 
     def _end_scope(self, happened: ScopeEvent) -> None:
@@ -207,8 +209,8 @@ class Recorder(Observer):
             if self._executions <= self.limits.executions:
                 return
             if scope.executions:
-                self._executions -= len(scope.executions)
-                scope.executions, scope.counts, scope.forgotten = [], {}, True
+                self._executions -= scope.weight
+                scope.forget()
 
     # --- Statements -------------------------------------------------------------------------------
 
@@ -247,7 +249,9 @@ class Recorder(Observer):
                     parameters,
                 )
             )
-            self._executions += 1
+            weight = 1 if parameters is None else 1 + _size(parameters) // PARAMETERS
+            scope.weight += weight
+            self._executions += weight
             if self._executions > self.limits.executions:
                 self._make_room()
 
@@ -386,7 +390,7 @@ class Recorder(Observer):
             open_, ignored = self._open, self._ignored
             self._empty()
             for each in running.values():
-                each.executions, each.counts, each.forgotten = [], {}, True
+                each.forget()
             self._scopes, self._open, self._ignored = running, open_, ignored
             self.version += 1
 

@@ -17,7 +17,7 @@ class Limits:
     scopes: int = 500
     executions_in_scope: int = 200
     executions: int = 20_000
-    """Of all scopes; the oldest scopes lose theirs first."""
+    """Of all scopes; the oldest scopes lose theirs first.  One with long parameters counts as several."""
     statements: int = 500
     """Different ones; the longest unused goes first."""
     durations: int = 200
@@ -35,6 +35,8 @@ class Limits:
 
 
 MOST_BYTES = 32 * 2**20
+PARAMETERS = 200
+"""Bytes of an execution's parameters, each of which makes it count as one more."""
 NAME = 200
 """Characters of a scope's name."""
 
@@ -133,11 +135,17 @@ class RecordedScope:
     native: int = 0
     errors: int = 0
     executions: list[Execution] = field(default_factory=list[Execution])
+    weight: int = 0
+    """What the executions count for."""
     forgotten: bool = False
     """Its executions had to make room."""
     counts: dict[tuple[int, CallSite], int] = field(default_factory=dict[tuple[int, CallSite], int])
     """By statement and line, as far as `Limits.executions_in_scope` goes."""
     transactions: list[RecordedTransaction] = field(default_factory=list[RecordedTransaction])
+
+    def forget(self) -> None:
+        """Keep the figures alone."""
+        self.executions, self.counts, self.weight, self.forgotten = [], {}, 0, True
 
     @property
     def most_repeated(self) -> int:

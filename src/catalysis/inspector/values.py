@@ -1,10 +1,14 @@
 """Values of parameters, for where they may be shown: as a short text, and as what EXPLAIN may be given later."""
 
 import reprlib
+import sys
 from typing import Any, cast
 
 _MOST_VALUES = 100
-_LONGEST_VALUE = 1_000
+_MOST_BYTES = 4_000
+"""Of all values of an execution: every statement keeps those of its latest."""
+_UNMEASURED = (list, dict, tuple, set, frozenset, memoryview)
+"""Their size is not that of what they hold."""
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = 120
 _shown.maxlist = _shown.maxtuple = 20
@@ -25,12 +29,6 @@ def kept_values(parameters: Any) -> tuple[Any, ...] | None:
     if not isinstance(parameters, list | tuple):
         return None
     values = cast("list[Any] | tuple[Any, ...]", parameters)
-    if len(values) > _MOST_VALUES or any(map(_is_large, values)):
+    if len(values) > _MOST_VALUES or any(isinstance(value, _UNMEASURED) for value in values):
         return None
-    return tuple(values)
-
-
-def _is_large(value: Any) -> bool:
-    if isinstance(value, str | bytes):
-        return len(value) > _LONGEST_VALUE
-    return isinstance(value, list | dict | tuple | set)
+    return tuple(values) if sum(map(sys.getsizeof, values)) <= _MOST_BYTES else None
