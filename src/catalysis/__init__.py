@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalysis.database import Database, DatabaseService, Health, PoolFigures
 from catalysis.errors import (
+    ActivityError,
     AttributeNotLoaded,
     BulkError,
     CatalysisError,
@@ -57,6 +58,7 @@ else:
 __all__ = [
     "DTO",
     "NAMING_CONVENTION",
+    "ActivityError",
     "AttributeNotLoaded",
     "BulkError",
     "CallSite",

@@ -263,6 +263,50 @@ async def _or_one_line(work: "Awaitable[T]", kind: type[CatalysisError], outcome
 
 
 @app.command()
+def worker(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE…",
+            help="Modules with activities and workflows, as in app.activities, or module:name.",
+        ),
+    ],
+    address: Annotated[
+        str | None, typer.Option(help="Temporal's server as host:port; by default that of TEMPORAL_ADDRESS.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option(help="By default that of TEMPORAL_NAMESPACE, or 'default'.")
+    ] = None,
+    queue: Annotated[str, typer.Option(help="The task queue to work on.")] = "default",
+    grace: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds that running activities have at the end until they are cancelled."),
+    ] = 30,
+    url: Url = None,
+) -> None:
+    """Run activities and workflows for Temporal, until SIGTERM or Ctrl-C; then finish what runs."""
+    from catalysis.database import DatabaseService
+    from catalysis.integrations.temporal.serving import Place, find, serve
+
+    if url is not None:
+        DatabaseService.configure(url)
+    found = find(targets)
+
+    def say() -> None:
+        activities, workflows = len(found.activities), len(found.workflows)
+        output.print(f"Working on {queue}: {activities} activities, {workflows} workflows.", markup=False)
+
+    async def run() -> None:
+        try:
+            await serve(found, Place(address, namespace, queue), grace=grace, on_started=say)
+        finally:
+            _let_sqlite_finish()
+
+    asyncio.run(run())
+    output.print("Ended.")
+
+
+@app.command()
 def doctor(
     models: Annotated[
         str | None,

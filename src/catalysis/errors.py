@@ -10,6 +10,7 @@
     ├── SettingsError            (also ValueError)
     ├── InvalidPage              (also ValueError)
     ├── BulkError                (also ValueError)
+    ├── ActivityError
     ├── ExplainError
     ├── AdviceError
     ├── ExaminationError
@@ -85,6 +86,10 @@ class InvalidPage(CatalysisError, ValueError):
 
 class BulkError(CatalysisError, ValueError):
     """A row of a bulk operation cannot be written; the message gives its number and column."""
+
+
+class ActivityError(CatalysisError):
+    """An activity, workflow or worker cannot be run as it was declared; another attempt would not help."""
 
 
 class ExplainError(CatalysisError):

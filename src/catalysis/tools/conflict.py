@@ -33,6 +33,17 @@ Key: TypeAlias = str | QueryableAttribute[Any] | Sequence[str | QueryableAttribu
 _INSERTS = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
+def insert_unless_there(table: Table[Any], dialect: Dialect) -> Any:
+    """INSERT of rows into the table that leaves out those whose key is there already.
+
+    Raises:
+        BulkError: the database has no ON CONFLICT.
+    """
+    if dialect.name not in _INSERTS:
+        raise BulkError(f"insert into {table.name}: there is no INSERT … ON CONFLICT on {dialect.name}.")
+    return _INSERTS[dialect.name](table).on_conflict_do_nothing()
+
+
 @dataclass(frozen=True, slots=True)
 class ConflictKey:
     """A unique key of one table."""
