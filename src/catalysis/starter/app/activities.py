@@ -1,11 +1,11 @@
-"""Steps of background work: plain functions, which a Temporal worker can register as they are.
+"""Steps of background work: functions to call, which `catalysis worker app.activities` also runs for Temporal.
 
 A DTO comes out, never a mapped object: that belongs to its session, and the session ends here.
 """
 
 from uuid import UUID
 
-from catalysis import DTO, DatabaseService, activity
+from catalysis import DTO, DatabaseService, Session, activity
 from catalysis.starter.app.dtos.users import UserDetailsDTO
 from catalysis.starter.app.services import cleanup, users
 
@@ -29,14 +29,13 @@ class CleanUpResult(DTO):
 
 
 @activity(display_name="Get a user")
-async def get_user(params: GetUserParams) -> UserDetailsDTO:
+async def get_user(session: Session, params: GetUserParams) -> UserDetailsDTO:
     """The user with role and permissions.
 
     Raises:
         NoResultFound: there is no such user.
     """
-    async with DatabaseService.get_session() as db:
-        return UserDetailsDTO.model_validate(await users.get_user(db, params.id))
+    return UserDetailsDTO.model_validate(await users.get_user(session, params.id))
 
 
 @activity(display_name="Remove tasks deleted long ago")
