@@ -329,3 +329,24 @@ async def test_advice_is_tried_and_leaves_nothing(seen: Seen, database: Database
             lambda sync: [each["name"] for each in inspect(sync).get_indexes("label")]
         )
     assert not any("created_at" in str(name) for name in names), names
+
+
+async def test_looking_rolls_back_nothing_where_all_share_a_connection():
+    database = Database("sqlite+aiosqlite:///:memory:")
+    await database.create_all(Label.metadata)
+    app = FastAPI(lifespan=lifespan(database))
+    inspector = add_inspector(app, database, enabled=True)
+    assert inspector is not None
+    seen = Seen(app, inspector)
+    async with app.router.lifespan_context(app):
+        async with database.session() as session:
+            session.add(Label(name="kept"))
+            await session.flush()
+            path = await seen.follow("/statements", r"/statements/\d+")
+            assert "one connection" in (await seen.page(path)).text
+            for asked in ("/advice", "/advice?try"):
+                answer = await seen.client.post(PATH + path + asked, headers=OWN)
+                assert answer.status_code == 200
+            await session.commit()
+        async with database.session() as session:
+            assert [each.name for each in (await session.exec(select(Label))).all()] == ["kept"]

@@ -7,6 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from catalysis.database import Database
 from catalysis.errors import CatalysisError
+from catalysis.inspector.explaining import ONE_CONNECTION, has_one_connection
 from catalysis.inspector.masking import mask
 from catalysis.inspector.records import Statement
 
@@ -45,7 +46,8 @@ async def advised(
 
     if statement.is_cut or statement.database not in (None, database.address):
         return Advised("It cannot be tried: it is not kept whole, or was sent to another database.")
-
+    if has_one_connection(database):
+        return Advised(ONE_CONNECTION)
     masked = not shows_values and mask(statement.sent) != statement.sent
 
     def clean(text: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from catalysis.database import Database
 from catalysis.errors import ExplainError
@@ -77,6 +78,8 @@ async def explained(
         return Explained("It was sent to another database than the inspector's.")
     if statement.is_cut:
         return Explained("It is too long to be kept whole, and so cannot be explained.")
+    if has_one_connection(database):
+        return Explained(ONE_CONNECTION)
     values = statement.parameters if shows_values else None
     try:
         async with asyncio.timeout(LONGEST * 4 if analyze else LONGEST):
@@ -89,6 +92,14 @@ async def explained(
     except (SQLAlchemyError, OSError) as failure:
         return Explained(f"The database could not be asked: {type(failure).__name__}.")
     return _readable(plan, masked=not shows_values and _has_literals(statement), is_generic=values is None)
+
+
+ONE_CONNECTION = "The database has one connection for all, and asking would roll back what is running on it."
+
+
+def has_one_connection(database: Database) -> bool:
+    """Whether to lend a connection is to share it, as with SQLite in memory; giving it back rolls back."""
+    return isinstance(database.engine.pool, StaticPool | SingletonThreadPool)
 
 
 _UNEXPLAINED = "The database cannot explain it."
