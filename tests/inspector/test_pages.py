@@ -294,8 +294,13 @@ async def test_websockets_are_closed(database: Database):
     async def send(message):
         sent.append(message)
 
-    await Inspector(database)({"type": "websocket"}, None, send)
+    inspector = Inspector(database)
+    asked = {"type": "websocket", "path": "/x", "headers": [], "client": ("127.0.0.1", 1)}
+    with inspector.observing():
+        await ManagedScope(inspector)(asked, None, send)
     assert sent == [{"type": "websocket.close", "code": 1000}]
+    with inspector.recorder.reading():
+        assert inspector.recorder.scopes() == []
 
 
 async def test_advice_is_tried_and_leaves_nothing(seen: Seen, database: Database):

@@ -85,6 +85,23 @@ async def test_a_logger_that_is_not_enabled_gets_nothing(
     assert caplog.records == []
 
 
+async def test_a_filter_that_fails_fails_no_statement(
+    database: Database, statements: pytest.LogCaptureFixture
+):
+    def fail(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    logger = logging.getLogger("catalysis.statements")
+    logger.addFilter(fail)
+    try:
+        async with database.session() as session:
+            assert (await session.exec(select(Label))).all() == []
+            await session.execute(text("SELECT 1"))
+    finally:
+        logger.removeFilter(fail)
+    assert statements.records == []
+
+
 def test_json_has_the_traceback_and_what_json_does_not_know():
     try:
         raise ZeroDivisionError

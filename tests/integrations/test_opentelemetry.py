@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -425,3 +425,17 @@ async def test_what_is_suppressed_is_not_told_of(database: Database, telemetry: 
         await session.exec(select(Label))
     context.detach(token)
     assert telemetry.spans == []
+
+
+async def test_a_processor_that_fails_fails_no_statement(database: Database):
+    class Failing(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            raise ZeroDivisionError
+
+    provider = TracerProvider()
+    provider.add_span_processor(Failing())
+    end = instrument(database, tracer_provider=provider)
+    async with database.session() as session:
+        assert (await session.exec(select(Label))).all() == []
+        await session.execute(text("SELECT 1"))
+    end()

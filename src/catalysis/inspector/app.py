@@ -68,14 +68,15 @@ class Inspector:
         if scope["type"] == "lifespan":
             with self.observing():
                 await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000})
         else:
             token = unobserved.set(True)
             try:
                 if (own := current_scope()) is not None:
                     self.recorder.ignore(own)
-                await self._answer(scope, receive, _with_headers(send))
+                if scope["type"] == "websocket":
+                    await send({"type": "websocket.close", "code": 1000})
+                else:
+                    await self._answer(scope, receive, _with_headers(send))
             finally:
                 unobserved.reset(token)
 

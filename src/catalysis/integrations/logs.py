@@ -13,6 +13,8 @@ from typing import Any
 from catalysis.events import Observer, QueryEvent, observe
 from catalysis.integrations.statements import describe
 
+logger = logging.getLogger(__name__)
+
 
 def log_statements(
     logger: logging.Logger | str = "catalysis.statements", *, level: int = logging.INFO
@@ -64,7 +66,10 @@ class _Logged(Observer):
         """See `Observer`."""
         level = self._level if happened.error is None else max(self._level, logging.WARNING)
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, "%s", summary_of(happened), extra=fields_of(happened))
+            try:
+                self._logger.log(level, "%s", summary_of(happened), extra=fields_of(happened))
+            except Exception as failure:  # a handler's or a filter's: the statement has nothing to do with it
+                logger.debug("A statement could not be logged: %s", type(failure).__name__)
 
 
 _OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

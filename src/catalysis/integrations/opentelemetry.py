@@ -5,6 +5,7 @@ literal or an exception's text.  Sources: OpenTelemetry, "Semantic conventions f
 metrics".
 """
 
+import logging
 import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -21,6 +22,7 @@ from catalysis.events import DatabaseAddress, Observer, QueryEvent, TransactionE
 from catalysis.integrations.pools import pools_of
 from catalysis.integrations.statements import Described, describe
 
+logger = logging.getLogger(__name__)
 SCOPE = "catalysis"
 SCHEMA = "https://opentelemetry.io/schemas/1.33.0"
 SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
@@ -168,6 +170,12 @@ class _Instrumented(Observer):
         """See `Observer`."""
         if not self._is_wanted(happened.database):
             return
+        try:
+            self._tell(happened, parameters)
+        except Exception as failure:  # a sampler's or a processor's: the statement has nothing to do with it
+            logger.debug("A statement could not be told of: %s", type(failure).__name__)
+
+    def _tell(self, happened: QueryEvent, parameters: Any) -> None:
         said = describe(happened.sql)
         batch = _batch_size(parameters, said.operation)
         attributes = _place(happened.database) | _what(said, batch)
