@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 from sqlalchemy import Select, String, delete, func, insert, or_, select, type_coerce, update
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.exc import DBAPIError
@@ -14,6 +16,7 @@ from catalysis import Database
 from catalysis.advice import Advice, Statement, Workload, advise, gather_workload
 from catalysis.advice.catalog import read_catalog
 from catalysis.advice.figures import with_assumed_limit
+from catalysis.advice.printing import as_tables
 from catalysis.advice.proving import Made
 from catalysis.errors import AdviceError
 from tests.advice.shop import NOON, customer, order
@@ -149,6 +152,37 @@ async def test_what_is_not_analysed_is_said(shop: Database):
     assert len(advice.skipped) == 4
     assert advice.statements == ()
     assert all(each.reason for each in advice.skipped)
+
+
+async def test_tables_in_other_schemas(postgres_shop: Database):
+    async with postgres_shop.engine.begin() as connection:
+        await connection.exec_driver_sql('CREATE SCHEMA "Else Where"')
+        await connection.exec_driver_sql('CREATE TABLE "Else Where"."Thing" AS SELECT * FROM "order"')
+        await connection.exec_driver_sql('ANALYZE "Else Where"."Thing"')
+    sql = 'SELECT * FROM "Else Where"."Thing" WHERE "Else Where"."Thing".'
+    try:
+        workload = Workload(Statement(f"{sql}{each} = $1") for each in ("customer_id", "id", "lower(text)"))
+        workload.add(Statement(f"{sql}text = $1"))
+        advice = await advise(postgres_shop, workload, in_transaction=True)
+    finally:
+        async with postgres_shop.engine.begin() as connection:
+            await connection.exec_driver_sql('DROP SCHEMA "Else Where" CASCADE')
+    assert sorted(proposed(advice)) == [
+        f'"Else Where"."Thing" ({each})' for each in ("customer_id", "id", "text")
+    ]
+    assert all((each.size or 0) > 100_000 for each in advice.indexes)
+
+
+async def test_a_low_threshold_has_its_gains(postgres_shop: Database):
+    """What is a half and not a tenth is a gain where no more is asked."""
+    rare = select(o.text).where(o.state == "open")
+    advice = await advice_for(postgres_shop, rare, at_least=1.5)
+    [index] = advice.indexes
+    [gain] = index.gains
+    assert gain.before is not None
+    assert gain.after is not None
+    assert 1.5 <= gain.before / gain.after < 2, (gain.before, gain.after)
+    Console(file=StringIO()).print(as_tables(advice))
 
 
 async def test_a_threshold_of_ones_own(postgres_shop: Database):
@@ -313,6 +347,20 @@ async def test_indexes_that_could_go(shop: Database):
     assert [(each.name, each.reason) for each in advice.to_drop] == [
         ("first", "its columns are the first of second, which serves the same searches")
     ]
+
+
+@pytest.mark.parametrize("where", ["where", "\n  WHERE", "WHERE"])
+async def test_a_partial_index_is_known_for_one_however_it_is_written(shop: Database, where: str):
+    """SQLite keeps the text of CREATE INDEX as it was."""
+    async with shop.engine.begin() as connection:
+        await connection.exec_driver_sql('CREATE INDEX whole ON "order" (customer_id)')
+        await connection.exec_driver_sql(f'CREATE INDEX few ON "order" (text) {where} deleted_at IS NULL')
+        await connection.exec_driver_sql(
+            f'CREATE INDEX part ON "order" (customer_id, id) {where} deleted_at IS NULL'
+        )
+    advice = await advice_for(shop, OF_CUSTOMER, select(order).where(o.text == "x"))
+    assert proposed(advice) == ['"order" (text)']
+    assert advice.to_drop == ()
 
 
 async def test_unused_indexes(postgres_shop: Database):

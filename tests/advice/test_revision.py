@@ -8,7 +8,7 @@ from alembic.config import Config
 from sqlalchemy import select
 
 from catalysis import Database
-from catalysis.advice import Advice, Workload, advise
+from catalysis.advice import Advice, Statement, Workload, advise
 from catalysis.advice.advise import ProposedIndex
 from catalysis.advice.catalog import read_catalog
 from catalysis.advice.definitions import IndexDefinition, Key, TableName
@@ -142,3 +142,65 @@ async def test_a_database_that_is_behind(shop: Database, config: Config):
     await write_revision(shop, advice, "first", config=config)
     with pytest.raises(MigrationError):
         await write_revision(shop, advice, "second", config=config)
+
+
+ODD = (
+    'CREATE SCHEMA "Odd Place"',
+    'CREATE TABLE "Odd Place"."Of It" (id int, "Col" int, "order" int, state varchar(10), made date)',
+    'CREATE INDEX falls ON "Odd Place"."Of It" ("Col" DESC)',
+    'CREATE INDEX falls_on ON "Odd Place"."Of It" ("Col" DESC, "order" DESC)',
+    'CREATE INDEX opened ON "Odd Place"."Of It" (id) WHERE state = \'open\' AND made IS NULL',
+    'CREATE INDEX opened_on ON "Odd Place"."Of It" (id, made) WHERE state = \'open\' AND made IS NULL',
+    'CREATE INDEX patterned ON "Odd Place"."Of It" (state varchar_pattern_ops, made DESC)',
+    'CREATE INDEX patterned_on ON "Odd Place"."Of It" (state varchar_pattern_ops, made DESC, id)',
+    "CREATE TABLE parted (id int, k int) PARTITION BY LIST (k)",
+    "CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1)",
+    "CREATE INDEX whole ON parted (id)",
+    "CREATE INDEX whole_on ON parted (id, k)",
+)
+
+
+async def test_odd_indexes_go_and_come_back_as_they_were(postgres_shop: Database, config: Config):
+    """Names that need quotes, directions with operator classes, conditions with casts, a partitioned table."""
+
+    async def there() -> set[tuple[str, str]]:
+        async with postgres_shop.engine.connect() as connection:
+            found = await connection.exec_driver_sql(
+                "SELECT indexname, indexdef FROM pg_indexes WHERE tablename <> 'alembic_version'"
+            )
+            return {(row[0], row[1]) for row in found}
+
+    async with postgres_shop.engine.begin() as connection:
+        for each in ODD:
+            await connection.exec_driver_sql(each)
+    try:
+        before = await there()
+        advice = await advise(postgres_shop, Workload())
+        names = ["falls", "opened", "patterned", "whole"]
+        assert sorted(each.name for each in advice.to_drop) == names  # parts of `whole` go with it alone
+        await write_revision(postgres_shop, advice, "drop", config=config, drop=names)
+        await upgrade(postgres_shop, config=config)
+        assert not {name for name, _ in await there()} & set(names)
+        await downgrade(postgres_shop, "base", config=config)
+        assert await there() == before
+    finally:
+        async with postgres_shop.engine.begin() as connection:
+            await connection.exec_driver_sql('DROP SCHEMA "Odd Place" CASCADE')
+
+
+async def test_an_index_of_a_partitioned_table_is_not_made_concurrently(
+    postgres_shop: Database, config: Config
+):
+    async with postgres_shop.engine.begin() as connection:
+        for each in ODD[8:10]:
+            await connection.exec_driver_sql(each)
+        await connection.exec_driver_sql("INSERT INTO parted SELECT n, 1 FROM generate_series(1, 20000) AS n")
+        await connection.exec_driver_sql("ANALYZE parted")
+    workload = Workload([Statement("SELECT * FROM parted WHERE parted.id = $1")])
+    advice = await advise(postgres_shop, workload, in_transaction=True)
+    assert [each.ddl for each in advice.indexes] == ["CREATE INDEX ix_parted_id ON parted (id)"]
+    await write_revision(postgres_shop, advice, "parted", config=config)
+    await upgrade(postgres_shop, config=config)
+    assert "ix_parted_id" in await definitions(postgres_shop)
+    await downgrade(postgres_shop, "base", config=config)
+    assert "ix_parted_id" not in await definitions(postgres_shop)

@@ -26,7 +26,7 @@ from catalysis.errors import AdviceError
 MAX_CANDIDATES = 300
 """Indexes that are tried in one run; those of the least expensive statements are left out."""
 _CHEAPER = 2.0
-"""From so many times less on a statement is said to become cheaper."""
+"""From so many times less on a statement is said to become cheaper, unless less is asked of an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class ProposedIndex:
     """Calls in the workload that write to its table, and would write to it too."""
     proved_by: str
     """`hypopg` or `transaction`."""
+    concurrently: bool = True
+    """Whether PostgreSQL makes it while others write; not on a partitioned table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ async def advise(
     engine = database.engine
     catalog = await _catalog(engine)
     work = _read(catalog, workload, engine.dialect)
+    work.cheaper = min(_CHEAPER, at_least)
     async with trial_on(engine, catalog.extensions, in_transaction=in_transaction) as trial:
         answers = Answers(trial, work.statements)
         figures = await answers.to([(n, frozenset()) for n in range(len(work.statements))])
@@ -180,6 +183,7 @@ class _Work:
     own: list[frozenset[int]] = field(default_factory=list[frozenset[int]])
     near: list[frozenset[int]] = field(default_factory=list[frozenset[int]])
     writes: dict[TableName, int] = field(default_factory=dict[TableName, int])
+    cheaper: float = _CHEAPER
 
 
 def _read(catalog: Catalog, workload: Workload, dialect: Dialect) -> _Work:
@@ -275,21 +279,23 @@ async def _chosen(problem: Problem, answers: Answers) -> Choice:
 async def _reported(work: _Work, choice: Choice, answers: Answers, unused_days: float) -> Advice:
     trial = answers.trial
     names = _names(work, choice.chosen)
-    helped = {i: _helped(choice, i) for i in choice.chosen}
-    cheaper = {n for n in choice.after if choice.before[n] >= _CHEAPER * choice.after[n]}
+    helped = {i: _helped(choice, i, work.cheaper) for i in choice.chosen}
+    cheaper = {n for n in choice.after if choice.before[n] >= work.cheaper * choice.after[n]}
     plans = await _plans(answers, names, cheaper)
     indexes: list[ProposedIndex] = []
     for i in choice.chosen:
         definition = work.candidates[i]
+        concurrently = definition.table not in work.catalog.partitioned
         indexes.append(
             ProposedIndex(
                 names[i],
                 definition,
-                definition.ddl(work.dialect, name=names[i], concurrently=True),
+                definition.ddl(work.dialect, name=names[i], concurrently=concurrently),
                 tuple(_gain(work, choice, (n, i), plans[n]) for n in helped[i] if n in plans),
                 await trial.size(i),
                 work.writes.get(definition.table, 0),
                 trial.proved_by,
+                concurrently,
             )
         )
     statements = tuple(
@@ -314,12 +320,12 @@ async def _reported(work: _Work, choice: Choice, answers: Answers, unused_days: 
     )
 
 
-def _helped(choice: Choice, index: int) -> list[int]:
-    """The statements that would cost twice as much or more without it, in the order of the workload."""
+def _helped(choice: Choice, index: int, times: float) -> list[int]:
+    """The statements that would cost so many times as much without it, in the order of the workload."""
     return [
         n
         for (n, i), without in sorted(choice.without.items())
-        if i == index and without >= _CHEAPER * choice.after[n]
+        if i == index and without >= times * choice.after[n]
     ]
 
 
@@ -383,6 +389,6 @@ def _unproved(work: _Work, trial: Trial, unexplained: frozenset[int]) -> tuple[U
         statements = [
             each for n, each in enumerate(work.statements) if i in work.own[n] and n not in unexplained
         ]
-        ddl = definition.ddl(work.dialect, concurrently=True)
+        ddl = definition.ddl(work.dialect, concurrently=definition.table not in work.catalog.partitioned)
         found.append(UnprovedIndex(definition, ddl, trial.refused[i], tuple(statements)))
     return tuple(found)

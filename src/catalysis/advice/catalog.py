@@ -3,6 +3,7 @@
 Each database's own system tables are read here, and nowhere else in `advice`.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,10 +25,15 @@ class ExistingIndex:
     definition: IndexDefinition
     unique: bool = False
     needed: bool = False
-    """It is a constraint's, or the table's identity for replication: it cannot go by itself."""
+    """It is a constraint's, a part of a partitioned one, or the table's identity for replication.
+
+    It cannot go by itself.
+    """
     valid: bool = True
     size: int | None = None
     """Bytes."""
+    partitioned: bool = False
+    """Of a partitioned table: PostgreSQL neither makes nor drops it CONCURRENTLY."""
     scans: int | None = None
     """How often it was used since the statistics were reset, on this server; None where nobody counts."""
 
@@ -50,6 +56,8 @@ class Catalog:
     rows: Mapping[TableName, float] = field(default_factory=dict[TableName, float])
     """As the database estimates."""
     indexes: tuple[ExistingIndex, ...] = ()
+    partitioned: frozenset[TableName] = frozenset()
+    """Tables that are."""
     foreign_keys: tuple[ForeignKey, ...] = ()
     extensions: frozenset[str] = frozenset()
     counted_since: datetime | None = None
@@ -80,7 +88,8 @@ _OURS = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ 
 _COLUMNS = f"""
 SELECT CASE WHEN pg_table_is_visible(t.oid) THEN NULL ELSE n.nspname END, t.relname, a.attname,
        format_type(a.atttypid, NULL), t.reltuples,
-       CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * greatest(t.reltuples, 0) ELSE s.n_distinct END
+       CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * greatest(t.reltuples, 0) ELSE s.n_distinct END,
+       t.relkind = 'p'
 FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
 JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = t.relname AND s.attname = a.attname
@@ -90,9 +99,9 @@ WHERE t.relkind IN ('r', 'p') AND {_OURS}
 
 _INDEXES = f"""
 SELECT CASE WHEN pg_table_is_visible(t.oid) THEN NULL ELSE n.nspname END, t.relname, c.relname, am.amname,
-       i.indisunique, i.indisprimary OR i.indisreplident OR i.indisexclusion
+       i.indisunique, i.indisprimary OR i.indisreplident OR i.indisexclusion OR c.relispartition
          OR EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid), i.indisvalid,
-       pg_relation_size(c.oid), u.idx_scan, pg_get_expr(i.indpred, i.indrelid), i.indnkeyatts,
+       pg_relation_size(c.oid), u.idx_scan, pg_get_expr(i.indpred, i.indrelid), c.relkind = 'I', i.indnkeyatts,
        ARRAY(SELECT pg_get_indexdef(c.oid, k, true) FROM generate_series(1, i.indnatts) k ORDER BY k),
        ARRAY(SELECT i.indkey[k] = 0 FROM generate_series(0, i.indnatts - 1) k ORDER BY k),
        ARRAY(SELECT a.attname::text FROM generate_series(0, i.indnatts - 1) k
@@ -132,11 +141,14 @@ async def _read_postgresql(connection: AsyncConnection) -> Catalog:
     types: dict[TableName, dict[str, str]] = {}
     distinct: dict[TableName, dict[str, float]] = {}
     rows: dict[TableName, float] = {}
-    for schema, name, column, type_, tuples, values in await connection.execute(text(_COLUMNS)):
+    partitioned: set[TableName] = set()
+    for schema, name, column, type_, tuples, values, parted in await connection.execute(text(_COLUMNS)):
         table = TableName(name, schema)
         columns.setdefault(table, set()).add(column)
         types.setdefault(table, {})[column] = type_
         rows[table] = max(tuples, 0.0)
+        if parted:
+            partitioned.add(table)
         if values is not None:
             distinct.setdefault(table, {})[column] = values
     indexes = [_postgresql_index(row) for row in await connection.execute(text(_INDEXES))]
@@ -152,6 +164,7 @@ async def _read_postgresql(connection: AsyncConnection) -> Catalog:
         {table: TableFacts(types[table], distinct.get(table, {}), rows[table]) for table in columns},
         rows,
         tuple(indexes),
+        frozenset(partitioned),
         tuple(keys),
         extensions,
         await connection.scalar(text(_COUNTED_SINCE)),
@@ -165,7 +178,7 @@ _FALLS, _NULLS_FIRST = 1, 2
 
 
 def _postgresql_index(row: Any) -> ExistingIndex:
-    schema, table, name, method, unique, needed, valid, size, scans, predicate, nkeys, *parts = row
+    schema, table, name, method, unique, needed, valid, size, scans, predicate, parted, nkeys, *parts = row
     texts, expressions, names, options, classes = parts
     keys: list[Key] = []
     for place in range(nkeys):
@@ -175,18 +188,26 @@ def _postgresql_index(row: Any) -> ExistingIndex:
         keys.append(Key(what, expressions[place], falls, said, classes[place]))
     where = () if predicate is None else _conditions(predicate)
     definition = IndexDefinition(TableName(table, schema), tuple(keys), tuple(names[nkeys:]), where, method)
-    return ExistingIndex(name, definition, unique, needed, valid, size, scans)
+    return ExistingIndex(name, definition, unique, needed, valid, size, parted, scans)
 
 
 def _conditions(predicate: str) -> tuple[str, ...]:
     """`((NOT completed) AND (deleted_at IS NULL))` as its parts; one part where there is more to it than AND."""
-    bare = predicate.strip()
-    if bare.startswith("(") and bare.endswith(")"):
-        bare = bare[1:-1]
+    bare = _without_parentheses(predicate.strip())
     parts = bare.split(" AND ")
     if " OR " in bare or "BETWEEN" in bare or any(each.count("(") != each.count(")") for each in parts):
         return (predicate,)
-    return tuple(each.removeprefix("(").removesuffix(")") if each.startswith("(") else each for each in parts)
+    return tuple(map(_without_parentheses, parts))
+
+
+def _without_parentheses(sql: str) -> str:
+    """Without the pair around the whole of it; `(a)::text = (b)` has none."""
+    depth = 0
+    for place, each in enumerate(sql):
+        depth += (each == "(") - (each == ")")
+        if depth == 0 and place < len(sql) - 1:
+            return sql
+    return sql[1:-1] if sql.startswith("(") and depth == 0 else sql
 
 
 # --- SQLite ---------------------------------------------------------------------------------------
@@ -203,7 +224,7 @@ async def _read_sqlite(connection: AsyncConnection) -> Catalog:
     indexes: list[ExistingIndex] = []
     keys: list[ForeignKey] = []
     listed = await connection.exec_driver_sql(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     )
     for (name,) in listed.all():
         table = TableName(name)
@@ -227,7 +248,7 @@ async def _read_sqlite(connection: AsyncConnection) -> Catalog:
         for table in columns
         if rows[table] >= SMALL_TABLE
     }
-    return Catalog(columns, facts, rows, tuple(indexes), tuple(keys))
+    return Catalog(columns, facts, rows, tuple(indexes), foreign_keys=tuple(keys))
 
 
 async def _sampled(
@@ -246,7 +267,12 @@ async def _sqlite_rows(connection: AsyncConnection, quoted: str) -> float:
     """The largest rowid, which costs one step; a table without rowids is counted."""
     kind = await _pragma(connection, f"table_list({quoted})")
     what = "count(*)" if kind and kind[0][4] else "max(rowid)"
-    return float(await connection.scalar(text(f"SELECT {what} FROM {quoted}")) or 0)  # noqa: S608 - quoted
+    counted = await connection.exec_driver_sql(f"SELECT {what} FROM {quoted}")  # noqa: S608 - quoted
+    return float(counted.scalar() or 0)
+
+
+_WHERE = re.compile(r"(?<=\))\s*\bWHERE\b\s*", re.IGNORECASE)
+_AND = re.compile(r"\s+AND\s+", re.IGNORECASE)
 
 
 async def _sqlite_index(connection: AsyncConnection, table: TableName, row: Sequence[Any]) -> ExistingIndex:
@@ -261,11 +287,11 @@ async def _sqlite_index(connection: AsyncConnection, table: TableName, row: Sequ
             what = column if column is not None else f"expression {place} of {name}"
             other = None if collation == "BINARY" else f"COLLATE {collation}"
             keys.append(Key(what, column is None, bool(falls), operator_class=other))
-    body, _, where = (said or "").partition(" WHERE ")
+    body, where = (*_WHERE.split(said or "", maxsplit=1), "")[:2]
     if any(key.is_expression for key in keys):
         inside = body[body.find("(") + 1 : body.rfind(")")]
         keys = [Key(inside, is_expression=True)] if len(keys) == 1 else keys
-    predicate = tuple(each.strip() for each in where.split(" AND ")) if where else ()
+    predicate = tuple(each.strip() for each in _AND.split(where)) if where else ()
     definition = IndexDefinition(table, tuple(keys), predicate=predicate)
     return ExistingIndex(name, definition, bool(unique), needed=origin != "c")
 

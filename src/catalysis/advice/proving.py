@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from catalysis.advice.choosing import Question
-from catalysis.advice.definitions import IndexDefinition
+from catalysis.advice.definitions import IndexDefinition, TableName
 from catalysis.advice.figures import figure_of, with_assumed_limit
 from catalysis.advice.workload import Statement
 from catalysis.errors import ExplainError
@@ -80,9 +80,11 @@ class Made:
     proved_by: str = "transaction"
     refused: dict[int, str] = field(default_factory=dict[int, str])
     names: dict[int, str] = field(default_factory=dict[int, str])
+    _candidates: Sequence[IndexDefinition] = ()
 
     async def make(self, candidates: Sequence[IndexDefinition]) -> None:
         """Make each in a savepoint of its own, so that one that cannot be made costs only itself."""
+        self._candidates = candidates
         for number, candidate in enumerate(candidates):
             name = f"{_TRIAL_NAME}{number}"
             try:
@@ -98,11 +100,15 @@ class Made:
 
     async def _analyze(self, candidate: IndexDefinition) -> None:
         """Without statistics of its expression an index looks as if it selected one row in 200."""
+        await self.connection.exec_driver_sql(f"ANALYZE {self._quoted(candidate.table)}")
+
+    def _quoted(self, name: TableName) -> str:
         quote = self.connection.dialect.identifier_preparer.quote
-        table = candidate.table
-        await self.connection.exec_driver_sql(
-            "ANALYZE " + ".".join(quote(part) for part in (table.schema, table.name) if part)
-        )
+        return ".".join(quote(part) for part in (name.schema, name.name) if part)
+
+    def _found_as(self, number: int) -> str:
+        """The name by which an index is dropped: it is in the schema of its table."""
+        return self._quoted(TableName(self.names[number], self._candidates[number].table.schema))
 
     async def _leave_out_unusable(self) -> None:
         """Where rows were changed a moment ago, their old versions may not be in a new index, which then waits.
@@ -118,17 +124,17 @@ class Made:
         waiting = set((await self.connection.execute(asked)).scalars())
         for number, name in list(self.names.items()):
             if name in waiting:
+                await self.connection.exec_driver_sql(f"DROP INDEX {self._found_as(number)}")
                 del self.names[number]
                 self.refused[number] = (
                     "rows of its table were changed a moment ago, and it can be used only once nobody sees their old "
                     "versions: try again after VACUUM"
                 )
-                await self.connection.exec_driver_sql(f"DROP INDEX {name}")
 
     @asynccontextmanager
     async def only(self, numbers: frozenset[int]) -> AsyncGenerator[None]:
         """Drop the others, and have them back afterwards."""
-        others = [name for number, name in self.names.items() if number not in numbers]
+        others = [self._found_as(number) for number in self.names if number not in numbers]
         savepoint = await self.connection.begin_nested()
         async with _finally(savepoint.rollback):
             together = [", ".join(others)] if self.connection.dialect.name == "postgresql" else others
@@ -141,7 +147,7 @@ class Made:
         if self.connection.dialect.name != "postgresql":
             return None
         asked = text("SELECT pg_relation_size(CAST(:name AS regclass))")
-        return await self.connection.scalar(asked, {"name": self.names[number]})
+        return await self.connection.scalar(asked, {"name": self._found_as(number)})
 
 
 @dataclass(slots=True)

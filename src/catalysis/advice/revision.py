@@ -1,6 +1,7 @@
 """Advice as an Alembic revision: written into the project's migrations, and never applied from here.
 
-On PostgreSQL the indexes are made and dropped CONCURRENTLY, so outside of a transaction; on SQLite within the run's.
+On PostgreSQL the indexes are made and dropped CONCURRENTLY, so outside of a transaction, but for those of partitioned
+tables; on SQLite within the run's.
 """
 
 from collections.abc import Sequence
@@ -20,10 +21,10 @@ from alembic.operations.ops import (
     UpgradeOps,
 )
 from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import TextClause
 
 from catalysis.advice.advise import Advice, ProposedIndex
-from catalysis.advice.catalog import ExistingIndex
 from catalysis.advice.definitions import IndexDefinition
 from catalysis.database import Database
 from catalysis.errors import AdviceError
@@ -70,8 +71,10 @@ async def write_revision(
         raise AdviceError(f"The advice is not to drop {', '.join(sorted(unknown))}.")
     if not advice.indexes and not drop:
         raise AdviceError("No revision written: no index is proposed.")
-    making = [_create(each.name, each.definition) for each in advice.indexes]
-    dropping = [_create(name, to_drop[name].definition, to_drop[name]) for name in drop]
+    making = [_create(each.name, each.definition, concurrently=each.concurrently) for each in advice.indexes]
+    dropping = [
+        _create(name, to_drop[name].definition, concurrently=not to_drop[name].partitioned) for name in drop
+    ]
 
     def fill(script: MigrationScript) -> None:
         script.upgrade_ops = UpgradeOps([Concurrently([*making, *map(_drop, dropping)])])
@@ -82,36 +85,39 @@ async def write_revision(
     return path
 
 
-def _create(name: str, definition: IndexDefinition, existing: ExistingIndex | None = None) -> CreateIndexOp:
-    options: dict[str, Any] = {"postgresql_concurrently": True, **_options(definition)}
+def _create(name: str, definition: IndexDefinition, *, concurrently: bool) -> CreateIndexOp:
+    options: dict[str, Any] = {"postgresql_concurrently": True} if concurrently else {}
     table = definition.table
     columns: Any = _columns(definition)
-    unique = existing is not None and existing.unique
-    return CreateIndexOp(name, table.name, columns, schema=table.schema, unique=unique, **options)
+    return CreateIndexOp(name, table.name, columns, schema=table.schema, **options, **_options(definition))
 
 
 def _drop(created: CreateIndexOp) -> DropIndexOp:
     assert created.index_name is not None  # `_create` names it
-    return DropIndexOp(
-        created.index_name, created.table_name, schema=created.schema, postgresql_concurrently=True
-    )
+    options = {key: value for key, value in created.kw.items() if key == "postgresql_concurrently"}
+    return DropIndexOp(created.index_name, created.table_name, schema=created.schema, **options)
 
 
 def _columns(definition: IndexDefinition) -> list[str | TextClause]:
     """Plain columns by name; what has a direction or is an expression as SQL."""
     columns: list[str | TextClause] = []
+    quote = postgresql.dialect().identifier_preparer.quote  # and SQLite's
     for key in definition.keys:
         direction = " DESC" if key.descending else ""
         nulls = f" NULLS {key.nulls}" if key.nulls else ""
-        what = f"({key.sql})" if key.is_expression else key.sql
-        special = key.is_expression or direction or nulls or _is_collated(key.operator_class)
+        what = f"({key.sql})" if key.is_expression else quote(key.sql)
+        special = key.is_expression or direction or nulls or not _by_name(definition)
         collated = f" {key.operator_class}" if special and key.operator_class else ""
         columns.append(_sql(f"{what}{collated}{direction}{nulls}") if special else key.sql)
     return columns
 
 
-def _is_collated(operator_class: str | None) -> bool:
-    return (operator_class or "").startswith("COLLATE")
+def _by_name(definition: IndexDefinition) -> bool:
+    """Whether operator classes are given beside the columns; with collations and directions they stand after each."""
+    return not any(
+        key.descending or key.nulls or (key.operator_class or "").startswith("COLLATE")
+        for key in definition.keys
+    )
 
 
 def _options(definition: IndexDefinition) -> dict[str, Any]:
@@ -123,11 +129,9 @@ def _options(definition: IndexDefinition) -> dict[str, Any]:
     if definition.method != "btree":
         options["postgresql_using"] = definition.method
     classes = {
-        key.sql: key.operator_class
-        for key in definition.keys
-        if key.operator_class and not key.is_expression and not _is_collated(key.operator_class)
+        key.sql: key.operator_class for key in definition.keys if key.operator_class and not key.is_expression
     }
-    if classes and all(not (key.descending or key.nulls) for key in definition.keys):
+    if classes and _by_name(definition):
         options["postgresql_ops"] = classes
     return options
 
