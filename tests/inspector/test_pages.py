@@ -355,3 +355,26 @@ async def test_looking_rolls_back_nothing_where_all_share_a_connection():
             await session.commit()
         async with database.session() as session:
             assert [each.name for each in (await session.exec(select(Label))).all()] == ["kept"]
+
+
+async def test_literals_of_a_view_are_masked_in_the_plan(postgres_url: str):
+    database = Database(postgres_url)
+    await database.create_all(Label.metadata)
+    async with database.engine.begin() as connection:
+        await connection.execute(text(f"CREATE VIEW named AS SELECT * FROM label WHERE name = '{CANARY}'"))
+    app = FastAPI(lifespan=lifespan(database))
+
+    @app.get("/named")
+    async def named(db: DatabaseDep) -> int:
+        return len((await db.execute(text("SELECT * FROM named"))).all())
+
+    inspector = add_inspector(app, database, enabled=True)
+    assert inspector is not None
+    seen = Seen(app, inspector)
+    async with app.router.lifespan_context(app):
+        assert (await seen.client.get("/named")).status_code == 200
+        path = await seen.follow("/statements", r"/statements/\d+")
+        shown = [await seen.page(path), await seen.client.post(PATH + path + "/advice?try", headers=OWN)]
+    for each in shown:
+        assert "name = &#39;…&#39;" in each.text
+        assert CANARY not in each.text

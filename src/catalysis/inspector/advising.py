@@ -48,10 +48,9 @@ async def advised(
         return Advised("It cannot be tried: it is not kept whole, or was sent to another database.")
     if has_one_connection(database):
         return Advised(ONE_CONNECTION)
-    masked = not shows_values and mask(statement.sent) != statement.sent
 
     def clean(text: str) -> str:
-        return mask(text) if masked else text
+        return text if shows_values else mask(text)
 
     values = statement.parameters if shows_values else None
     workload = Workload([Sent(statement.sent, statement.calls, statement.seconds, statement.rows, values)])
