@@ -102,6 +102,13 @@ async def test_the_first_rows_of_an_order(shop: Database):
     assert proposed(advice) == ['"order" (placed_at)']
 
 
+async def test_the_first_rows_of_what_is_rare(shop: Database):
+    """Walking along all orders for those of one customer would go far."""
+    statement = select(order).where(o.customer_id == 5).order_by(o.text.desc()).limit(3)
+    [index] = (await advice_for(shop, statement)).indexes
+    assert index.definition.keys[0].sql == "customer_id"
+
+
 async def test_both_sides_of_an_or_need_an_index(shop: Database):
     advice = await advice_for(shop, select(order).where(or_(o.customer_id == 5, o.text == "x")))
     assert sorted(proposed(advice)) == ['"order" (customer_id)', '"order" (text)']

@@ -45,6 +45,8 @@ def of_where(condition: str) -> TableUse:
         "task.user_id = $1::UUID",
         "$1 = task.user_id",
         "user_id IN ($1::UUID, $2::UUID)",
+        "user_id IN ($1,$2)",
+        "user_id=$1 AND (id,title)<>($2,$3)",
         "task.user_id = ANY ($1::UUID[])",
         "(task.user_id = $1 AND task.title <> $2)",
     ],
@@ -244,3 +246,9 @@ def test_every_statement_of_the_differential_tests_is_read(make: Any, a: int, b:
         sql = str(statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True}))
         if "%(" not in sql:  # the placeholders of a driver we do not have
             assert isinstance(read_statement(sql, name, columns), Asked), sql
+
+
+def test_placeholders_without_blanks_and_strings_that_look_like_some():
+    found = of_where("task.user_id = $1 AND task.title = '$1,$2' AND task.id IN ($2,$3)")
+    assert sorted(names(found.equal)) == ["id", "title", "user_id"]
+    assert "'$1,$2'" in found.constants[0].sql

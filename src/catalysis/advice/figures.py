@@ -12,7 +12,9 @@ from catalysis.tools.query_plans.tree import QueryPlan, QueryPlanNode
 ASSUMED_LIMIT = 100
 """Rows of a page whose LIMIT is a parameter.  The planner would take it for a tenth of all rows there are."""
 
-_SCAN, _SORT, _WALK = 100.0, 10.0, 2.0
+_SCAN, _SORT, _WALK = 100.0, 10.0, 5.0
+"""A walk along an index for the first rows may go far before it meets a row that a further condition lets through: an
+index that leads to the rows, in their order, must be more than twice as good, or the simpler one is taken."""
 _LIMIT = re.compile(r"\b(LIMIT|OFFSET) \$(\d+)(?:::\w+)?", re.IGNORECASE)
 
 

@@ -4,6 +4,7 @@ A condition counts only if it is one of those that every row must meet; what is 
 worst costs a candidate.  Whether an index helps is for the database to say.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -79,7 +80,7 @@ class Unread:
 def read_statement(sql: str, dialect: str, tables: Columns) -> Asked | Unread:
     """What `sql`, in SQLAlchemy's dialect of that name, asks of the `tables` there are.  Never raises."""
     try:
-        tree: Any = sqlglot.parse_one(sql, dialect=_READ_AS.get(dialect, dialect))
+        tree: Any = sqlglot.parse_one(_spaced(sql), dialect=_READ_AS.get(dialect, dialect))
         if isinstance(tree, exp.Command) or not isinstance(tree, _READ):
             return Unread(f"{type(tree).__name__.upper()} is not analysed")
         return _Reader(cast("Node", tree), _READ_AS.get(dialect, dialect), tables).read()
@@ -87,6 +88,14 @@ def read_statement(sql: str, dialect: str, tables: Columns) -> Asked | Unread:
         return Unread(f"it cannot be parsed: {str(failure).splitlines()[0][:120]}")
     except RecursionError:
         return Unread("it is nested too deep")
+
+
+_PLACEHOLDER = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|(\$\d+)(?=[^\s\w)])""")
+
+
+def _spaced(sql: str) -> str:
+    """With a blank after each `$1`: in `($1,$2)` sqlglot takes `$1,$` for the beginning of a string."""
+    return _PLACEHOLDER.sub(lambda found: found[1] or f"{found[2]} ", sql)
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ LIMIT = 1_000
 """Distinct statements that a workload keeps, unless told otherwise."""
 
 _ANALYSED = re.compile(r"[\s(]*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
-_LIST = re.compile(r"\bIN \((?:\?|\$\d+(?:::[\w\[\]\" ]+?)?)(?:, (?:\?|\$\d+(?:::[\w\[\]\" ]+?)?))*\)")
+_LIST = re.compile(r"\bIN \((?:\?|\$\d+(?:::[\w\[\]\" ]+?)?)(?:, ?(?:\?|\$\d+(?:::[\w\[\]\" ]+?)?))*\)")
 _NUMBER = re.compile(r"\$\d+")
 
 
