@@ -20,6 +20,8 @@ from catalysis.errors import (
     RelationshipNotLoaded,
     RepeatedQuery,
     SettingsError,
+    TenantError,
+    TenantRequired,
     TransactionMisused,
     UncommittedChanges,
     UnsupportedStatement,
@@ -33,6 +35,7 @@ from catalysis.models import DTO, NAMING_CONVENTION, ModelWithIdAndTimestamps, u
 from catalysis.session import Session
 from catalysis.settings import DatabaseSettings
 from catalysis.soft_delete import SoftDelete, hard_delete, include_deleted
+from catalysis.tenancy import ALL_TENANTS, TenantScoped
 from catalysis.tools.bulk import bulk_insert, bulk_update, upsert
 from catalysis.tools.bulk_load import Loaded, bulk_load
 from catalysis.tools.explain import explain, explain_sql
@@ -56,6 +59,7 @@ else:
 
 
 __all__ = [
+    "ALL_TENANTS",
     "DTO",
     "NAMING_CONVENTION",
     "ActivityError",
@@ -91,6 +95,9 @@ __all__ = [
     "Session",
     "SettingsError",
     "SoftDelete",
+    "TenantError",
+    "TenantRequired",
+    "TenantScoped",
     "TransactionMisused",
     "UncommittedChanges",
     "UnsupportedStatement",

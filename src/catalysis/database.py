@@ -104,6 +104,7 @@ class Database:
         """A new session, for `async with`; nothing expires at its commits unless `expire_on_commit=True`."""
         options.setdefault("expire_on_commit", False)
         options.setdefault("strict_loading", self.settings.strict_loading)
+        options.setdefault("tenant_setting", self.settings.tenant_setting)
         return Session(self.engine, **options)
 
     async def transaction(
@@ -113,13 +114,14 @@ class Database:
         retries: int = 5,
         isolation: Isolation | None = None,
         nested: Nesting = "join",
+        tenant: Any = None,
     ) -> T:
         """Run `work(session)` in one transaction, commit it, and return its result.
 
         After a serialization failure or a deadlock, also one that COMMIT reports, after SQLite's "database is
         locked", and where the connection is lost before COMMIT, the whole of it is run again in a new session, up
         to `retries` times with a growing, jittered pause; so `work` must be safe to repeat.  `isolation` asks for a
-        level, without which serialization failures hardly occur.
+        level, without which serialization failures hardly occur.  `tenant`: see `Session.for_tenant`.
 
         While one of this database is running in this task, `nested` decides: "join" makes `work` a part of it;
         "savepoint" too, and takes it back alone if it raises; "new" runs it apart.  A part is never run again alone.
@@ -130,7 +132,7 @@ class Database:
             TransactionMisused: a part failed and its error was caught, or asked for more isolation than there is.
             ValueError: an option is none of those that there are.
         """
-        return await run_transaction(self, work, Terms(retries, isolation, nested))
+        return await run_transaction(self, work, Terms(retries, isolation, nested, tenant))
 
     def transactional(
         self, *, retries: int = 5, isolation: Isolation | None = None, nested: Nesting = "join"
@@ -238,9 +240,12 @@ class DatabaseService:
         retries: int = 5,
         isolation: Isolation | None = None,
         nested: Nesting = "join",
+        tenant: Any = None,
     ) -> T:
         """See `Database.transaction`."""
-        return await cls.database().transaction(work, retries=retries, isolation=isolation, nested=nested)
+        return await cls.database().transaction(
+            work, retries=retries, isolation=isolation, nested=nested, tenant=tenant
+        )
 
     @classmethod
     def transactional(

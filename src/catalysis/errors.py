@@ -7,6 +7,8 @@
     ├── UnsupportedStatement     (also SQLAlchemy's InvalidRequestError)
     ├── CommitOutcomeUnknown     (also SQLAlchemy's DBAPIError)
     ├── TransactionMisused       (also SQLAlchemy's InvalidRequestError)
+    ├── TenantError              (also SQLAlchemy's InvalidRequestError)
+    │   └── TenantRequired
     ├── SettingsError            (also ValueError)
     ├── InvalidPage              (also ValueError)
     ├── BulkError                (also ValueError)
@@ -74,6 +76,14 @@ class CommitOutcomeUnknown(CatalysisError, DBAPIError):
 
 class TransactionMisused(CatalysisError, InvalidRequestError):
     """A transaction cannot be joined, or committed, as it was asked; nothing of it is kept."""
+
+
+class TenantError(CatalysisError, InvalidRequestError):
+    """A session of one tenant was about to read or write rows of another, or what nobody can limit to its own."""
+
+
+class TenantRequired(TenantError):
+    """A model that belongs to tenants was used in a session that has none."""
 
 
 class SettingsError(CatalysisError, ValueError):

@@ -8,7 +8,7 @@ and through SQLAlchemy where that says so.
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVarTuple, overload
 
 from sqlalchemy import Executable, Result
 from sqlalchemy.exc import InvalidRequestError, NoResultFound
@@ -39,6 +39,7 @@ from catalysis.engine.waiting import flush_first
 from catalysis.errors import UncommittedChanges
 from catalysis.events import fallback_reason
 from catalysis.soft_delete import MARK, SoftDelete
+from catalysis.tenancy.models import tenancy_of
 from catalysis.unit_of_work import Strictness, UnitOfWork, with_unit_of_work
 
 generate_constructors()
@@ -68,6 +69,8 @@ class Session(AsyncSession):
         sync_session_class: type[SyncSession] | None = None,
         strict_loading: Strictness = "allow",
         batch_loading: bool = True,
+        tenant: Any = None,
+        tenant_setting: str | None = None,
         **kw: Any,
     ) -> None:
         """As SQLAlchemy's `AsyncSession`; a session class given is made to do what `UnitOfWork` does.
@@ -75,11 +78,32 @@ class Session(AsyncSession):
         `strict_loading`: whether touching what was not loaded, in a managed scope, is silent, warns
         `LoadedWhenTouched`, or raises `AttributeNotLoaded`; a relationship's own
         `info={"strict_loading": …}` goes before it.  `batch_loading`: whether a touch loads for all peers.
+        `tenant`: as for `for_tenant`, or `ALL_TENANTS`.  `tenant_setting`: the setting that the policies of a
+        PostgreSQL database read the tenant from.
         """
         own = with_unit_of_work(sync_session_class or self.sync_session_class)
         super().__init__(bind, binds=binds, sync_session_class=own, **kw)
         self.sync_session.strictness = strict_loading
         self.sync_session.batches = batch_loading
+        self.sync_session.tenant_setting = tenant_setting
+        if tenant is not None:
+            self.sync_session.tenancy = tenancy_of(tenant)
+
+    @property
+    def tenant(self) -> Any:
+        """Whose rows of `TenantScoped` models the session sees: a tenant, `ALL_TENANTS`, or None for nobody's."""
+        return self.sync_session.tenancy.tenant
+
+    def for_tenant(self, tenant: Any) -> Self:
+        """Limit the session to the rows of one tenant, for as long as it lives; returns the session.
+
+        `tenant` is a value of the models' tenant columns, or `ALL_TENANTS`.
+
+        Raises:
+            TenantError: the session has another tenant, or its transaction has begun at the database.
+        """
+        self.sync_session.for_tenant(tenant)
+        return self
 
     @overload
     async def execute(

@@ -100,6 +100,12 @@ class DatabaseSettings(BaseSettings):
         default=None,
         description="PostgreSQL behind a pooler in transaction mode (PgBouncer): no statement is prepared by name",
     )
+    tenant_setting: str | None = Field(
+        default=None,
+        pattern=r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$",
+        description="PostgreSQL: the setting that row-level security policies read the tenant from, such as "
+        "catalysis.tenant; sessions set it in each transaction; unset: there are none",
+    )
     busy_timeout: float = Field(default=5, ge=0, description="SQLite: longest wait for another writer")
     strict_loading: Literal["allow", "warn", "raise"] = Field(
         default="allow",

@@ -29,7 +29,7 @@ Nesting = Literal["join", "savepoint", "new"]
 class OpensSessions(Protocol):
     """A database, which this module stands below."""
 
-    def session(self) -> Session:
+    def session(self, **options: Any) -> Session:
         """A new session."""
         ...
 
@@ -53,6 +53,7 @@ class Terms:
     retries: int = 5
     isolation: Isolation | None = None
     nested: Nesting = "join"
+    tenant: Any = None
 
     def __post_init__(self) -> None:
         if self.retries < 0:
@@ -82,6 +83,14 @@ class Running:
                 f"isolation={asked!r} was asked for inside a transaction that began "
                 f"{f'at {self.isolation!r}' if self.isolation else 'without it'}: ask for it where that begins, or "
                 "say nested='new' for a transaction apart."
+            )
+
+    def check_tenant(self, asked: Any) -> None:
+        """Whether a part is of the same tenant."""
+        if asked is not None and asked != self.session.tenant:
+            raise TransactionMisused(
+                "A part of a transaction asked for another tenant than the transaction's.  Say nested='new' for a "
+                "transaction apart."
             )
 
     def check_whole(self) -> None:
@@ -128,13 +137,14 @@ async def run_transaction(database: OpensSessions, work: Work[T], terms: Terms) 
     if outer is None:
         return await _run_outermost(database, work, terms)
     outer.check_isolation(terms.isolation)
+    outer.check_tenant(terms.tenant)
     return await (_run_joined if terms.nested == "join" else _run_in_savepoint)(outer, work)
 
 
 async def _run_outermost(database: OpensSessions, work: Work[T], terms: Terms) -> T:
     attempt = 0
     while True:
-        session = database.session()
+        session = database.session(**({} if terms.tenant is None else {"tenant": terms.tenant}))
         try:
             async with session:
                 return await _run_once(

@@ -19,14 +19,13 @@ from catalysis.engine.alchemy.compiling import own_execution_options
 from catalysis.engine.alchemy.greenlets import can_wait, in_scope
 from catalysis.engine.alchemy.loading import autoflushes
 from catalysis.engine.alchemy.sessions import (
-    HookedSession,
-    Turn,
     autoflush,
     is_flushing,
     must_flush_first,
 )
 from catalysis.engine.alchemy.statements import remove_option
 from catalysis.engine.alchemy.touches import Touch
+from catalysis.engine.alchemy.turns import Turn
 from catalysis.engine.coverage import reading_of
 from catalysis.engine.flush import flush_natively
 from catalysis.engine.refresh import Flushed
@@ -47,13 +46,16 @@ from catalysis.soft_delete import (
     may_be_marked,
     without_marked,
 )
+from catalysis.tenancy.instances import is_foreign
+from catalysis.tenancy.sessions import TenantSession
+from catalysis.tenancy.statements import limit_statement, of_tenant
 from catalysis.unsaved import UnsavedWork
 
 Entity = TypeVar("Entity")
 Strictness = Literal["allow", "warn", "raise"]
 
 
-class UnitOfWork(HookedSession):
+class UnitOfWork(TenantSession):
     """The synchronous session inside a `Session`; what `run_sync` hands to its function."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -86,12 +88,12 @@ class UnitOfWork(HookedSession):
     own_flush_hooks = 1
 
     def plan_flags(self) -> object:
-        """Whether marked rows are seen decides what `with_defaults` adds."""
-        return self._sees_deleted
+        """What `with_defaults` adds depends on whether marked rows are seen, and whether there is a tenant."""
+        return self._sees_deleted, self.tenancy.kind
 
     def with_defaults(self, statement: Any) -> Any:
-        """The statement without marked rows, unless it asks for them."""
-        return without_marked(statement, sees_deleted=self._sees_deleted)
+        """The statement limited to the session's tenant, and without marked rows unless it asks for them."""
+        return of_tenant(without_marked(statement, sees_deleted=self._sees_deleted), self.tenancy)
 
     def _heed_strictness(self, touch: Touch) -> None:
         info: Mapping[Any, Any] = {} if touch.relationship is None else touch.relationship.info
@@ -152,8 +154,11 @@ class UnitOfWork(HookedSession):
         self.flushed.remember(states)
 
     def visible(self, instance: object) -> bool:
-        """A deleted row is not found by its key; where the mark is not loaded, the database is asked."""
-        return not may_be_marked(instance)
+        """A deleted row is not found by its key; where the mark is not loaded, the database is asked.
+
+        The same goes for another tenant's.
+        """
+        return not (may_be_marked(instance) or is_foreign(instance, self.tenancy))
 
     def about_to_execute(self) -> int:
         """Statements may lead to others, so what is being written is a stack."""
@@ -167,7 +172,7 @@ class UnitOfWork(HookedSession):
                 self.unsaved.note(description)
 
     def before_statement(self, executing: ORMExecuteState) -> Any:
-        """See to soft delete, and to the account of what is written."""
+        """See to soft delete, to tenants, and to the account of what is written."""
         if (marking := marking_statement(executing)) is not None:
             own = {
                 key: each for key, each in executing.bind_arguments.items() if key not in ("mapper", "clause")
@@ -178,6 +183,10 @@ class UnitOfWork(HookedSession):
             remove_option(executing, ONLY_UNMARKED)
         else:
             leave_out_marked(executing)
+        limit_statement(executing, self.tenancy)
+        with self._seeing_deleted():  # an update by key is of marked rows too
+            if executing.is_update and (result := self.update_own_rows(executing)) is not None:
+                return result
         if (description := self.unsaved.written_by(executing)) is not None:
             self._writing.append(description)
         return None
@@ -261,7 +270,9 @@ def _before_statement(executing: ORMExecuteState) -> Any:
 
 @event.listens_for(UnitOfWork, "before_flush")
 def _before_flush(session: UnitOfWork, context: Any, instances: Any) -> None:
-    flush_natively(session, context)
+    if not flush_natively(session, context):
+        changed = [*session.new, *session.dirty, *session.deleted]
+        session.about_to_flush([inspect(each) for each in changed])
 
 
 @event.listens_for(UnitOfWork, "after_flush")

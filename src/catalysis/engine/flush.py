@@ -15,6 +15,7 @@ from catalysis.engine.alchemy.committing import outcome_unknown, was_lost
 from catalysis.engine.alchemy.flushing import (
     Gateway,
     NativeFlush,
+    OwnersConnection,
     Write,
     Written,
     become_native,
@@ -37,11 +38,13 @@ from catalysis.engine.telling import tell
 from catalysis.events import fallback_reason, is_heard
 
 
-def flush_natively(session: HookedSession, flush: Any) -> None:
-    """Take over where a flush that begins sends its statements; inside a greenlet, or nothing changes."""
+def flush_natively(session: HookedSession, flush: Any) -> bool:
+    """Take over where a flush that begins sends its statements; inside a greenlet, or nothing changes (False)."""
     keep_order(flush)
-    if can_wait() and not chooses_connections(session):
-        become_native(flush, partial(_connect, session))
+    if not can_wait() or chooses_connections(session):
+        return False
+    become_native(flush, partial(_connect, session))
+    return True
 
 
 def _connect(session: HookedSession, flush: NativeFlush, mapper: Any) -> Any:
@@ -55,15 +58,18 @@ def _connect(session: HookedSession, flush: NativeFlush, mapper: Any) -> Any:
         fallback_reason.set(reason)  # until the end of the flush, see `UnitOfWork.flush`
         return flush.own_connection(mapper)
 
+    owned = session.owned_by(mapper)
     if reason is not None:
-        return sqlalchemys(reason)
+        connection = sqlalchemys(reason)
+        return connection if owned is None else OwnersConnection(connection, owned)
     alone = (
         flush.is_alone
         and ends_with_flush(session, bind)
         and not engine_hears_begin(bind.engine, OUR_LISTENERS)
     )
     send = _Sender(flush, mapper, bind, alone).send
-    return Gateway(bind.engine, send, sqlalchemys, versioned=mapper.version_id_col is not None)
+    versioned = mapper.version_id_col is not None
+    return Gateway(bind.engine, send, sqlalchemys, versioned=versioned, owned=owned)
 
 
 class _Sender:

@@ -28,10 +28,12 @@ from catalysis.engine.alchemy.compiling import (
     variant_of,
     with_literal_limit,
 )
+from catalysis.engine.alchemy.criteria import own_positions, with_own_values
 from catalysis.engine.alchemy.loading import autoflushes, plugin_of
 from catalysis.engine.alchemy.recipes import Recipe
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.purity import needs_transaction
+from catalysis.errors import TenantError
 
 PLANS = 1_000
 """The most plans an engine keeps; those not used for longest go first."""
@@ -62,6 +64,10 @@ class Plan:
     hydrator: Callable[[Sequence[Any], Any], list[Any]] | None = None
     get_statement: Any = None
     """The statement itself, kept where it loads by key, which needs no other."""
+    own: tuple[int, ...] = ()
+    """The places of the session's own among the parameters."""
+    own_is_given: bool = False
+    """Whether the statement brought parameters in these places, which are another session's then."""
     last_used: int = 0
     not_generated: str | None = None
     """Why SQLAlchemy turns the rows into instances; None until the first rows have come."""
@@ -161,7 +167,14 @@ def plan_reading(
     if isinstance(plan, Refusal):
         return plan.reason
     generated = not (options.keys() & {"populate_existing", "_sa_orm_load_options"})
-    return Reading(plan, bind, statement, by_name, key[1], key[2], options, bind_arguments or {}, generated)
+    given = _with_own(session, plan, key[1])
+    return Reading(plan, bind, statement, by_name, given, key[2], options, bind_arguments or {}, generated)
+
+
+def _with_own(session: HookedSession, plan: Plan, given: Sequence[Any]) -> Sequence[Any]:
+    if not plan.own:
+        return given
+    return with_own_values(given, plan.own, is_there=plan.own_is_given, parameter=session.own_parameter)
 
 
 VARIANTS = 32
@@ -202,7 +215,7 @@ def plan_get(
         plans[full_key] = plan
         _bound(plans)
     plan.last_used = next(_clock)
-    given = [Given(value) for value in key]
+    given = _with_own(session, plan, [Given(value) for value in key])
     return Reading(plan, bind, plan.get_statement, None, given, None, {}, {}, True)
 
 
@@ -234,10 +247,14 @@ def _plan(
 ) -> Plan | Refusal:
     prepared = session.with_defaults(statement)
     try:
+        session.check_plan(prepared, engine)
         compiled: Any = compiled_for(with_literal_limit(prepared) if literal_limits else prepared, engine)
+    except TenantError:
+        raise
     except Exception:  # whatever it is, SQLAlchemy will raise it when it comes to the statement
         return Refusal("a statement that does not compile")
-    if compiled.cache_key is None or len(compiled.cache_key[1]) != given:
+    own = () if compiled.cache_key is None else own_positions(compiled.cache_key[1])
+    if compiled.cache_key is None or len(compiled.cache_key[1]) not in (given, given + len(own)):
         return Refusal("a statement whose parameters cannot be told apart")
     if not compiled.positional or compiled.schema_translate_map:
         return Refusal("parameters by name")
@@ -248,4 +265,6 @@ def _plan(
         prepared is not statement,
         locks_rows(statement) or needs_transaction(compiled.string),
         requires_values(compiled),
+        own=own,
+        own_is_given=len(compiled.cache_key[1]) == given,
     )

@@ -123,7 +123,7 @@ async def _fetch_together(
     statement = select(mapper).where(column.in_([key[1][0] for key in keys]))
     reading = reading_of(session, statement, None, {}, None)
     sent = None if isinstance(reading, str) else bind(session, reading)
-    if isinstance(reading, str) or sent is None or len(sent.parameters) != len(keys):
+    if isinstance(reading, str) or sent is None or len(sent.parameters) - len(reading.plan.own) != len(keys):
         return None
     answer = await fetch(session, reading, sent)
     if answer is None or not await is_generated(session, reading, sent, answer.describe):
@@ -134,7 +134,7 @@ async def _fetch_together(
     load = load_of(session, reading, len(rows))
     found = {
         key: partial(hydrator, [rows[value]], load)
-        for key, value in zip(keys, sent.parameters, strict=True)
+        for key, value in zip(keys, sent.parameters, strict=False)  # what the session adds comes after them
         if value in rows
     }
     first = found.pop(keys[0], None)

@@ -14,6 +14,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy import loading
 from catalysis.engine.alchemy.compiling import subject_of
+from catalysis.engine.alchemy.owning import LocalSetting
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.binding import Sent, bind
 from catalysis.engine.collector import MANY, paused
@@ -77,7 +78,7 @@ async def fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer 
         if lent is None:
             return None
         try:
-            return await _ask(reading, sent, lent)
+            return await _ask(reading, sent, lent, session.local_setting if lent.held is None else None)
         except DBAPIError as failure:
             final = attempt == ATTEMPTS or lent.held is not None
             if final or not (failure.connection_invalidated or _was_stale(reading, failure)):
@@ -94,13 +95,18 @@ async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
     return await lease(session, reading.bind, driver, needs_transaction=reading.plan.needs_transaction)
 
 
-async def _ask(reading: Reading, sent: Sent, lent: Lease) -> Answer:
+async def _ask(reading: Reading, sent: Sent, lent: Lease, setting: LocalSetting | None) -> Answer:
     dialect = reading.engine.dialect
     driver = driver_of(dialect)
     ended = tell(lent, sent.sql, sent.parameters, subject_of(reading.statement)) if is_heard() else None
     try:
         answer = await driver.fetch(
-            lent.connection, sent.sql, sent.parameters, dialect=dialect, in_transaction=lent.held is not None
+            lent.connection,
+            sent.sql,
+            sent.parameters,
+            dialect=dialect,
+            in_transaction=lent.held is not None,
+            setting=setting,
         )
     except Exception as error:
         if ended is not None:

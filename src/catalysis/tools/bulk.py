@@ -20,10 +20,11 @@ from sqlalchemy import update as update_statement
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalysis.errors import BulkError
+from catalysis.errors import BulkError, TenantError
 from catalysis.tools.changed import ChangedInstances
 from catalysis.tools.conflict import ConflictKey, Key, find_key
 from catalysis.tools.copying import Copier
+from catalysis.tools.owners import claim_rows, owned_rows_of
 from catalysis.tools.rejections import copied_line
 from catalysis.tools.rows import Row, RowCompleter, RowReader, Rows, in_chunks
 
@@ -95,10 +96,12 @@ def insert_writer(
 ) -> Write:
     """What inserts one chunk, and returns its ids if they are asked for; `fewest` is the `Copier`'s."""
     model, copier = reader.model, Copier(session, reader, fewest=fewest)
+    owned = owned_rows_of(session, reader)
     statement: Any = insert(model)
     with_ids = statement.returning(*(getattr(model, k) for k in reader.key), sort_by_parameter_order=True)
 
     async def write(chunk: list[Row]) -> Sequence[Any]:
+        claim_rows(owned, reader, chunk)
         values = [completer.complete(row) for row in chunk]
         ids = [_id(reader, row) for row in values] if returning else []
         if all(known is not None for known in ids):
@@ -181,17 +184,24 @@ def upsert_writer(
 ) -> Write:
     """What inserts or updates one chunk, and returns its ids if they are asked for."""
     kept = {*unique.attributes, *reader.key}
+    owned = owned_rows_of(session, reader)
+    # A conflict with another tenant's row leaves that as it is, and the database does not say so.
+    may_meet_others = owned is not None and owned.attribute not in unique.attributes
 
     def changes(row: Row) -> frozenset[str]:
         return row.given - kept if overwritten is None else overwritten
 
     async def write(chunk: list[Row]) -> Sequence[Any]:
+        claim_rows(owned, reader, chunk)
         for row in chunk:
             _require(reader, row, unique.attributes, none_too=not unique.nulls_are_equal)
         for changed, same in groupby(chunk, changes):
             values = [completer.complete(row) for row in same]
             await session.execute(unique.insert(reader, changed), values, execution_options=_COMPLETE)
-        return await _ids(session, reader, unique, chunk) if returning else ()
+        if not returning and not may_meet_others:
+            return ()
+        ids = await _ids(session, reader, unique, chunk, only_own=may_meet_others)
+        return ids if returning else ()
 
     return write
 
@@ -284,9 +294,16 @@ def _require(reader: RowReader, row: Row, attributes: Iterable[str], *, none_too
             raise reader.missing(row.number, name, "tells which row is meant")
 
 
-async def _ids(session: AsyncSession, reader: RowReader, unique: ConflictKey, chunk: list[Row]) -> list[Any]:
-    """The primary keys of rows just written, in their order."""
-    if set(unique.attributes) == set(reader.key):
+async def _ids(
+    session: AsyncSession,
+    reader: RowReader,
+    unique: ConflictKey,
+    chunk: list[Row],
+    *,
+    only_own: bool = False,
+) -> list[Any]:
+    """The primary keys of rows just written, in their order; `only_own`: some may have met another tenant's."""
+    if set(unique.attributes) == set(reader.key) and not only_own:
         return [_id(reader, row.values) for row in chunk]
     wanted = [tuple(row.values[name] for name in unique.attributes) for row in chunk]
     found: dict[tuple[Any, ...], Any] = {}
@@ -303,6 +320,11 @@ async def _ids(session: AsyncSession, reader: RowReader, unique: ConflictKey, ch
     for row, key in zip(chunk, wanted, strict=True):
         if key not in found:  # equal for the database, not for Python: a collation, or a value it converted
             ids = await find([key])
+            if not ids and only_own:
+                raise TenantError(
+                    f"{reader.at(row.number)} was not written: its key is taken by a row that is not the tenant's.  "
+                    "Let the key include the tenant."
+                )
             if not ids:
                 raise BulkError(
                     f"{reader.at(row.number)} was written, but its key finds no row; was it changed by a trigger?"

@@ -25,6 +25,7 @@ from catalysis.tools.capabilities import capabilities_of
 from catalysis.tools.conflict import Key, find_key
 from catalysis.tools.file_rows import FileRow, FileRows, open_rows
 from catalysis.tools.file_values import Unfit, value_reader
+from catalysis.tools.owners import owned_rows_of
 from catalysis.tools.rejections import Rejection, copied_line, is_of_a_row, rejection_of
 from catalysis.tools.rejects import RejectFile
 from catalysis.tools.rows import Row, RowCompleter, RowReader
@@ -124,6 +125,8 @@ class _Loading:
             unique = find_key(reader, key, session.get_bind(reader.model).dialect)
             self._write = upsert_writer(session, reader, completer, unique)
             required |= frozenset(() if unique.nulls_are_equal else unique.attributes)
+        if (owned := owned_rows_of(session, reader)) is not None:
+            required -= {owned.attribute}
         strict = capabilities_of(session, insert(self._table)).types_are_strict
         self._fields = list(_fields(reader, file.names, required, strict=strict))
         self._header = {reader.columns[field.attribute][0].name: field.name for field in self._fields}

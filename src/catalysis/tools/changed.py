@@ -11,6 +11,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from catalysis.engine.alchemy.unflushed import Taken, changed_attributes, put_back, take_as_saved
 from catalysis.errors import BulkError
+from catalysis.soft_delete import include_deleted
 from catalysis.tools.rows import Row, RowReader, values_on_update
 
 
@@ -99,8 +100,8 @@ class ChangedInstances:
         columns: tuple[Any, ...] = mapper.primary_key
         single = len(columns) == 1
         wanted = columns[0].in_([key[0] for key in keys]) if single else tuple_(*columns).in_(keys)
-        table = columns[0].table if single else mapper.persist_selectable
-        found = await self._session.scalar(select(func.count()).select_from(table).where(wanted))
+        counting = select(func.count()).select_from(mapper.class_).where(wanted)
+        found = await self._session.scalar(counting.options(include_deleted()))
         if found != len(keys):
             raise StaleDataError(
                 f"{self._reader.operation} {self._reader.model.__name__}: of the {len(keys)} instances in rows {first} "

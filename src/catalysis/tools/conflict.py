@@ -26,6 +26,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import QueryableAttribute
 
 from catalysis.errors import BulkError
+from catalysis.soft_delete import include_deleted
 from catalysis.tools.rows import RowReader, values_on_update
 
 Key: TypeAlias = str | QueryableAttribute[Any] | Sequence[str | QueryableAttribute[Any]]
@@ -76,14 +77,16 @@ class ConflictKey:
 
     def select(self, reader: RowReader, keys: Sequence[tuple[Any, ...]]) -> Select[Any]:
         """Primary key and this key of the rows that have one of `keys`."""
-        columns = self.columns
+        columns: tuple[Any, ...] = tuple(getattr(reader.model, name) for name in self.attributes)
         if len(keys) == 1:  # also NULL, which IN never finds
             found = and_(*(column == value for column, value in zip(columns, keys[0], strict=True)))
         elif len(columns) == 1:
             found = columns[0].in_([key for (key,) in keys])
         else:
             found = tuple_(*columns).in_(keys)
-        statement = select(*reader.mapper.primary_key, *columns).where(found)
+        # Over the class, so that a session may limit it to a tenant's rows; marked ones have keys too.
+        own = [getattr(reader.model, name) for name in reader.key]
+        statement = select(*own, *columns).where(found).options(include_deleted())
         return statement if self.where is None else statement.where(self.where)
 
 

@@ -6,6 +6,7 @@
 
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.engine import RootTransaction
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
@@ -70,6 +71,14 @@ class CommittingTransaction(SessionTransaction):
             if self._state in _KEPT:  # also where a listener to `after_commit` raised
                 self._of.has_committed = True
 
+    def _connection_for_bind(self, bind: Any, execution_options: Any = None) -> Any:
+        """As the parent; the session is told of each connection that the transaction has begun on."""
+        is_new = bind not in self._connections
+        connection = super()._connection_for_bind(bind, execution_options)
+        if is_new:
+            self._of.has_begun(connection)
+        return connection
+
     @property
     def _of(self) -> "CommittingSession":
         session: Any = self.session
@@ -94,6 +103,9 @@ class CommittingSession(SyncSession):
 
     has_committed = False
     """Whether a transaction of it has been committed, so that what it did must not be done again."""
+
+    def has_begun(self, connection: Connection) -> None:
+        """A transaction has begun on a connection, and nothing was sent in it; inside a greenlet."""
 
     def _autobegin_t(self, begin: bool = False) -> SessionTransaction:
         """As the parent, whose every outermost transaction is made here."""

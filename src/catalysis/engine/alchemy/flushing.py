@@ -18,6 +18,7 @@ from sqlalchemy.util import topological
 
 from catalysis.engine.alchemy.compiling import compile_for, detached_connection, fetched_from
 from catalysis.engine.alchemy.copying import maker_of
+from catalysis.engine.alchemy.owning import Owned, owned_rows
 from catalysis.engine.alchemy.saving import save
 from catalysis.engine.alchemy.settling import settle
 from catalysis.models import OWN_MAPPER_HOOKS
@@ -86,15 +87,23 @@ class NativeFlush(_UnitOfWork):
 
     def execute(self) -> None:
         """As the parent, but for the rows of plain classes, which we bind ourselves."""
+        self.session.about_to_flush(self.states)
         actions: Any = sorted(self._generate_actions(), key=lambda action: action.sort_key)
         if self.cycles:
             for subset in topological.sort_as_subsets(self.dependencies, actions):
                 left: Any = set(subset)
                 while left:
-                    left.pop().execute_aggregate(self, left)
+                    action = left.pop()
+                    if type(action) is _private._SaveUpdateState:
+                        alike = [each for each in left if type(each) is _private._SaveUpdateState]
+                        self.session.about_to_save([each.state for each in (action, *alike)])
+                    action.execute_aggregate(self, left)
         else:
             for action in topological.sort(self.dependencies, actions):
-                if not (type(action) is _private._SaveUpdateAll and self._saves(action.mapper)):
+                saves = type(action) is _private._SaveUpdateAll
+                if saves:
+                    self.session.about_to_save(self.states_for_mapper_hierarchy(action.mapper, False, False))
+                if not (saves and self._saves(action.mapper)):
                     action.execute(self)
 
     def _saves(self, mapper: Any) -> bool:
@@ -102,7 +111,7 @@ class NativeFlush(_UnitOfWork):
         if not isinstance(gateway, Gateway):
             return False
         states = list(self.states_for_mapper_hierarchy(mapper, False, False))
-        return save(states, mapper, self.session.identity_map, gateway, gateway.send)
+        return save(states, mapper, self.session.identity_map, gateway, gateway.send, gateway.owner_attribute)
 
     def register_object(
         self,
@@ -216,16 +225,25 @@ class Gateway:
         fall_back: Callable[[str], Any],
         *,
         versioned: bool,
+        owned: Owned | None = None,
     ) -> None:
         """`send` sends and waits, or gives None if it cannot; `fall_back(reason)` gives SQLAlchemy's own connection."""
+        self._owned = owned
         self.engine = engine
         self.dialect = _counting(engine.dialect)
         self._send, self._fall_back, self._versioned = send, fall_back, versioned
+
+    @property
+    def owner_attribute(self) -> str | None:
+        """The attribute of the class that says whose a row is, where only the owner's may be changed."""
+        return None if self._owned is None else self._owned.attribute
 
     def execute(
         self, statement: Any, parameters: Any = None, *, execution_options: Mapping[str, Any] = {}
     ) -> Any:
         """SQLAlchemy's result of a statement for one row, or for many."""
+        if self._owned is not None:
+            statement = owned_rows(self._owned, statement)
         rows: list[Any] = _as_rows(parameters)
         context, reason = self._context(statement, rows, execution_options)
         if context is not None:
@@ -272,6 +290,20 @@ class Gateway:
         engine: Any = self.engine
         cache = options.get("compiled_cache", engine._compiled_cache)
         return compile_for(statement, engine, sorted(rows[0]) if rows else (), many=many, cache=cache)
+
+
+class OwnersConnection:
+    """SQLAlchemy's connection inside a flush that goes through SQLAlchemy, where only the owner's rows may change."""
+
+    def __init__(self, connection: Any, owned: Owned) -> None:
+        self._connection, self._owned = connection, owned
+
+    def execute(self, statement: Any, *args: Any, **options: Any) -> Any:
+        """As the connection's."""
+        return self._connection.execute(owned_rows(self._owned, statement), *args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
 
 def _as_rows(parameters: Any) -> Any:

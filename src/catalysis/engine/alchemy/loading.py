@@ -112,7 +112,7 @@ class Load:
     def load_options(self) -> tuple[Any, ...]:
         """The options that go on with the instances."""
         if not self.recipe.has_options or not self.statement._with_options:
-            return self.recipe.default_options
+            return self.session.own_options(self.recipe.default_options)
         return self.context.propagated_loader_options
 
     @property

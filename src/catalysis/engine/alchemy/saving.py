@@ -54,11 +54,12 @@ def save(
     known: Any,
     gateway: Any,
     send: Callable[[str, list[Any], bool], int | None],
+    owner: str | None = None,
 ) -> bool:
     """Send the rows of a mapper's instances, changed ones first; False if that is SQLAlchemy's to do, all of it.
 
     `known` is the identity map; `send(sql, rows, counts)` gives the number of rows, -1 if nobody counted and None if
-    nothing can be sent natively.
+    nothing can be sent natively.  `owner`: the attribute that must be in the row too as it is in the instance.
 
     Raises:
         StaleDataError: a row to be changed is not there.
@@ -68,7 +69,10 @@ def save(
     old = [state for state in states if state.key is not None]
     new = [state for state in states if state.key is None] if len(old) < len(states) else ()
     try:
-        parts = [*_changed_parts(old, mapper, gateway), *_new_parts(new, mapper, known, gateway.engine)]
+        parts = [
+            *_changed_parts(old, mapper, gateway, owner),
+            *_new_parts(new, mapper, known, gateway.engine),
+        ]
     except (
         Exception
     ):  # an instance is unusual, or a value cannot be bound: SQLAlchemy will say so, if that is wrong
@@ -134,7 +138,7 @@ def _new_parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> I
         yield binding, members, [binding.bind(state.dict) for state in members]
 
 
-def _changed_parts(states: Sequence[Any], mapper: Any, gateway: Any) -> Iterator[Part]:
+def _changed_parts(states: Sequence[Any], mapper: Any, gateway: Any, owner: str | None) -> Iterator[Part]:
     """The states that change the same attributes, one after the other, and what of their rows is given."""
     table = mapper.local_table
     keys = [mapper._columntoproperty[column].key for column in mapper.primary_key]
@@ -164,7 +168,8 @@ def _changed_parts(states: Sequence[Any], mapper: Any, gateway: Any) -> Iterator
     for attributes, group in groupby(sorted(states, key=mapper._persistent_sortkey_fn), changed):
         if attributes:
             members = list(group)
-            binding = _binding(mapper, "update", attributes, gateway.engine, many=len(members) > 1)
+            many = len(members) > 1
+            binding = _binding(mapper, "update", attributes, gateway.engine, many=many, owner=owner)
             yield binding, members, [binding.bind(state.dict) for state in members]
 
 
@@ -233,39 +238,42 @@ _BINDINGS = "_catalysis_bindings"
 """Under this name an engine keeps them, as the processors in them may refer to its dialect."""
 
 
-def _binding(mapper: Any, verb: str, attributes: tuple[str, ...], engine: Any, *, many: bool) -> Binding:
+def _binding(
+    mapper: Any, verb: str, attributes: tuple[str, ...], engine: Any, *, many: bool, owner: str | None = None
+) -> Binding:
     of_engine: WeakKeyDictionary[_Kind, dict[Any, Binding | None]]
     of_engine = engine.__dict__.setdefault(_BINDINGS, WeakKeyDictionary())
     kept = of_engine.setdefault(mapper.__dict__[_PLAIN], {})
-    how = verb, attributes, many
+    how = verb, attributes, many, owner
     if how not in kept:
         if len(kept) >= BINDINGS:
             kept.clear()
-        kept[how] = _make_binding(mapper, verb, attributes, engine, many=many)
+        kept[how] = _make_binding(mapper, verb, attributes, engine, many=many, owner=owner)
     if (binding := kept[how]) is None:
         raise _Unusual
     return binding
 
 
-def _update_of(mapper: Any) -> Any:
+def _update_of(mapper: Any, owner: str | None) -> Any:
     """The UPDATE of one row by its key, whose parameters are named as SQLAlchemy's flush does."""
     table = mapper.local_table
-    return table.update().where(
-        *(column == bindparam(column._label, type_=column.type) for column in mapper._pks_by_table[table])
-    )
+    columns = [*mapper._pks_by_table[table], *([] if owner is None else [mapper.columns[owner]])]
+    return table.update().where(*(each == bindparam(each._label, type_=each.type) for each in columns))
 
 
 def _make_binding(
-    mapper: Any, verb: str, attributes: tuple[str, ...], engine: Any, *, many: bool
+    mapper: Any, verb: str, attributes: tuple[str, ...], engine: Any, *, many: bool, owner: str | None
 ) -> Binding | None:
     table = mapper.local_table
     columns = mapper._propkey_to_col[table]
     given = {columns[name].key: name for name in attributes}
     if is_update := verb == "update":
-        statement = mapper._memo(("catalysis update", table), lambda: _update_of(mapper))
+        statement = mapper._memo(("catalysis update", table, owner), lambda: _update_of(mapper, owner))
         given |= {
             column._label: mapper._columntoproperty[column].key for column in mapper._pks_by_table[table]
         }
+        if owner is not None:
+            given[mapper.columns[owner]._label] = owner
     else:
         statement = mapper._memo(("insert", table), table.insert)
     compiled, *_ = compile_for(statement, engine, sorted(given), many=many, cache=mapper._compiled_cache)

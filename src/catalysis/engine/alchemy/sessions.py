@@ -1,75 +1,20 @@
 """The synchronous session inside ours: its state, and the places to step in where SQLAlchemy offers no event."""
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Executable, Result
+from sqlalchemy import Connection, Engine, Executable, Result, inspect
 from sqlalchemy.orm import Mapper, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.orm.session import SessionTransactionState
-from sqlalchemy.util.concurrency import await_only
 from sqlmodel.orm.session import Session as SyncSession
 
 from catalysis.engine.alchemy.committing import CommittingSession
 from catalysis.engine.alchemy.greenlets import can_wait
+from catalysis.engine.alchemy.owning import LocalSetting, Owned
 from catalysis.engine.alchemy.touches import Touch, touch_of
-
-
-class Turn:
-    """The lock under which a session takes its transaction's connection, or hands a statement to SQLAlchemy.
-
-    A task that has it may take it again: a flush loads what it needs.
-    """
-
-    __slots__ = ("_depth", "_lock", "_owner")
-
-    def __init__(self) -> None:
-        self._lock: asyncio.Lock | None = None
-        """Made when it is first needed: a session that only reads never does."""
-        self._owner: asyncio.Task[Any] | None = None
-        self._depth = 0
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether the running task has it."""
-        return self._owner is not None and self._owner is asyncio.current_task()
-
-    async def take(self) -> None:
-        """Wait for it."""
-        if not self.is_ours:
-            if self._lock is None:
-                self._lock = asyncio.Lock()
-            await self._lock.acquire()
-            self._owner = asyncio.current_task()
-        self._depth += 1
-
-    def leave(self) -> None:
-        """Give it to whoever waits for it."""
-        self._depth -= 1
-        if self._depth == 0 and self._lock is not None:
-            self._owner = None
-            self._lock.release()
-
-    async def __aenter__(self) -> None:
-        await self.take()
-
-    async def __aexit__(self, *_: object) -> None:
-        self.leave()
-
-    @contextmanager
-    def waited_for(self) -> Generator[None]:
-        """The same from inside a greenlet; a session that is used without one is used by one task."""
-        if self.is_ours or not can_wait():
-            yield
-            return
-        await_only(self.take())
-        try:
-            yield
-        finally:
-            self.leave()
+from catalysis.engine.alchemy.turns import Turn
 
 
 class HookedSession(CommittingSession):
@@ -101,6 +46,44 @@ class HookedSession(CommittingSession):
 
     def plan_flags(self) -> object:
         """What of the session's state `with_defaults` depends on; hashable."""
+        return None
+
+    def check_plan(self, statement: Any, engine: Engine) -> None:
+        """Refuse a statement that `with_defaults` gave and that must not be sent, by raising; asked once a plan."""
+
+    @property
+    def own_parameter(self) -> Any:
+        """What is bound where `with_defaults` added a parameter whose value is the session's."""
+        return None
+
+    def own_options(self, options: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Options that go on with instances, as a plan has kept them, with the session's own among them."""
+        return options
+
+    @property
+    def local_setting(self) -> LocalSetting | None:
+        """What the database is told at the beginning of each transaction, and before each read outside of one."""
+        return None
+
+    def attaching(self, instance: object) -> None:
+        """An instance comes into the session, not by being loaded; raises if it must not."""
+
+    def writing_past_us(self, mapper: Mapper[Any]) -> None:
+        """A legacy bulk method, which no event tells of, is about to write; raises if it must not."""
+
+    def _bulk_save_mappings(self, mapper: Any, *args: Any, **options: Any) -> None:
+        self.writing_past_us(inspect(mapper))
+        parent: Any = super()
+        parent._bulk_save_mappings(mapper, *args, **options)
+
+    def about_to_flush(self, states: Iterable[Any]) -> None:
+        """A flush is about to write these; raises, before anything is sent, if one must not be written."""
+
+    def about_to_save(self, states: Iterable[Any]) -> None:
+        """Their rows are next, with keys filled in from what was written before."""
+
+    def owned_by(self, mapper: Mapper[Any]) -> Owned | None:
+        """Whose rows alone a flush may change and delete; None for a class without owners."""
         return None
 
     def touched(
@@ -160,6 +143,14 @@ class HookedSession(CommittingSession):
         answer = cast("Any", result)
         self.has_executed(before, rows=getattr(answer, "rowcount", None), failed=False)
         return once_each(answer)
+
+    def _before_attach(self, state: Any, obj: Any) -> bool:
+        """Every instance that is not loaded passes here."""
+        parent: Any = super()
+        if not parent._before_attach(state, obj):
+            return False
+        self.attaching(obj)
+        return True
 
     def _save_or_update_state(self, state: Any) -> None:
         """As the parent, which cascades along every relationship; an instance that has none has nothing to cascade."""
@@ -373,6 +364,7 @@ def ends_with_flush(session: Any, bind: Engine | Connection) -> bool:
         and getattr(root, "is_committing", False)
         and holds_nothing(session)
         and not session.twophase
+        and session.local_setting is None
         and len(heard.after_flush) <= session.own_flush_hooks
         and not (heard.after_flush_postexec or heard.after_begin or heard.after_commit)
         and not (heard.pending_to_persistent or heard.persistent_to_deleted)

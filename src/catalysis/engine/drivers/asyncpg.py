@@ -14,7 +14,9 @@ from catalysis.engine.alchemy.adapters import (
     prepared,
     turn_on,
 )
+from catalysis.engine.alchemy.owning import LocalSetting
 from catalysis.engine.drivers.base import Answer
+from catalysis.engine.drivers.settings import SET_LOCALLY
 from catalysis.settings import DatabaseSettings
 
 _SAME_OUTSIDE = frozenset({"autocommit", "read_committed", "read_uncommitted"})
@@ -58,13 +60,25 @@ class AsyncpgDriver:
         )
 
     async def fetch(
-        self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any, in_transaction: bool
+        self,
+        connection: Any,
+        sql: str,
+        parameters: Sequence[Any],
+        *,
+        dialect: Any,
+        in_transaction: bool,
+        setting: LocalSetting | None = None,
     ) -> Answer:
         """See `Driver`."""
         if in_transaction:
             async with turn_on(connection):
                 if not is_begun(connection):
                     await begin(connection)
+                return await _fetch(connection, sql, parameters, dialect)
+        if setting is not None:
+            # The end of the transaction takes the setting back, whatever happens to the read.
+            async with driver_connection(connection).transaction():
+                await _fetch(connection, SET_LOCALLY, setting, dialect)
                 return await _fetch(connection, sql, parameters, dialect)
         if keeps_statements(connection) or isolation_of(connection) == "autocommit":
             return await _fetch(connection, sql, parameters, dialect)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Engine
 
+from catalysis.engine.alchemy.owning import LocalSetting
+
 
 class Answer(NamedTuple):
     """What came back: the rows, how many the driver counted (-1: none), and the columns as DB-API describes them."""
@@ -48,9 +50,18 @@ class Driver(Protocol):
         ...
 
     async def fetch(
-        self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any, in_transaction: bool
+        self,
+        connection: Any,
+        sql: str,
+        parameters: Sequence[Any],
+        *,
+        dialect: Any,
+        in_transaction: bool,
+        setting: LocalSetting | None = None,
     ) -> Answer:
         """Run one SELECT and return all its rows, in as few round trips as the driver can.
+
+        `setting`: what the database is to be told before, and to forget afterwards; outside a transaction only.
 
         In a transaction the statements of several tasks queue in the order in which they came; outside, the
         connection is the caller's alone.  Cancelled, it leaves the connection fit to be discarded.

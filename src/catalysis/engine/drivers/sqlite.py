@@ -17,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from catalysis.engine.alchemy.adapters import driver_connection, turn_on
+from catalysis.engine.alchemy.owning import LocalSetting
 from catalysis.engine.drivers.base import Answer
 from catalysis.settings import DatabaseSettings
 
@@ -106,9 +107,16 @@ class SqliteDriver:
         return True
 
     async def fetch(
-        self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any, in_transaction: bool
+        self,
+        connection: Any,
+        sql: str,
+        parameters: Sequence[Any],
+        *,
+        dialect: Any,
+        in_transaction: bool,
+        setting: LocalSetting | None = None,
     ) -> Answer:
-        """See `Driver`."""
+        """See `Driver`; there are no settings."""
         if in_transaction:
             async with turn_on(connection):
                 return await _fetch(driver_connection(connection), sql, parameters)
