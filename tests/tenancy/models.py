@@ -75,33 +75,40 @@ def tenant(name: str) -> UUID:
     return key("organisation", name)
 
 
-def rows() -> list[Model]:
-    """Each tenant: two projects, two tags, four tasks, in two categories that all share."""
+def rows(*, alone: bool = False) -> list[Model]:
+    """Each tenant: two projects, two tags, four tasks, in two categories that all share.
+
+    `alone`: of the others' there is no more than what has the number 0, and what it says is different, so that whatever
+    tells this world from the other is known to one who sees more than tenant a's.
+    """
     categories = [Category(id=key("category", n), name=f"category {n}") for n in range(2)]
     made: list[Model] = [*categories]
     for name in TENANTS:
+        other = alone and name != "a"
         organisation = Organisation(id=tenant(name), name=name)
         of = {"organisation_id": organisation.id}
-        projects = [Project(id=key("project", name, n), name=f"{name} project {n}", **of) for n in range(2)]
-        tags = [Tag(id=key("tag", name, n), name=f"{name} tag {n}", **of) for n in range(2)]
+        called = f"{name} other" if other else name
+        numbers = range(1 if other else 2)
+        projects = [Project(id=key("project", name, n), name=f"{called} project {n}", **of) for n in numbers]
+        tags = [Tag(id=key("tag", name, n), name=f"{name} tag {n}", **of) for n in numbers]
         tasks = [
             Task(
                 id=key("task", name, n),
-                title=f"{name} task {n}",
-                hours=n,
-                project=projects[n % 2],
-                category=categories[n // 2],
+                title=f"{called} task {n}",
+                hours=n + 10 * other,
+                project=projects[n % len(projects)],
+                category=categories[1 if other else n // 2],
                 tags=tags[: n % 3],
                 **of,
             )
-            for n in range(4)
+            for n in range(1 if other else 4)
         ]
         made += [organisation, *projects, *tags, *tasks]
     return made
 
 
-async def fill(database: Database) -> None:
+async def fill(database: Database, *, alone: bool = False) -> None:
     await database.create_all(Model.metadata)
     async with database.session(tenant=ALL_TENANTS) as session:
-        session.add_all(rows())
+        session.add_all(rows(alone=alone))
         await session.commit()

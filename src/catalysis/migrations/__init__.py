@@ -5,11 +5,13 @@ Importing this package teaches Alembic, for the whole process, to compare indexe
 """
 
 from catalysis.migrations.environment import Step, run_environment
+from catalysis.migrations.policies import TenantPolicy, tenant_policies
 from catalysis.migrations.project import init_project, load_config
 from catalysis.migrations.runner import check, current, downgrade, revise, upgrade
 
 __all__ = [
     "Step",
+    "TenantPolicy",
     "check",
     "current",
     "downgrade",
@@ -17,5 +19,6 @@ __all__ = [
     "load_config",
     "revise",
     "run_environment",
+    "tenant_policies",
     "upgrade",
 ]
