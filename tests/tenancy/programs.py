@@ -72,7 +72,9 @@ STATEMENTS: list[Any] = [
     select(func.count()).select_from(some),
     select(Task).where(Task.id.in_(select(some.c.id))),
     select(Task).where(Task.category_id.in_(select(Category.id).where(Category.tasks.any()))),
-    select(Category.name, select(func.count(Task.id)).where(Task.category_id == Category.id).scalar_subquery()),
+    select(
+        Category.name, select(func.count(Task.id)).where(Task.category_id == Category.id).scalar_subquery()
+    ),
     union_all(select(Task.title), select(Tag.name), select(Project.name)),
     select(func.count()).select_from(orm_join(Category, Task, Category.id == Task.category_id)),
     select(Tag.name, func.count()).join(Tag.tasks).group_by(Tag.name),
@@ -192,8 +194,14 @@ class Player:
             await load(categories, total(Category.tasks, Task.hours)),
             await load(categories, top(Category.tasks, 2, order_by=Task.title)),
         ]
-        found = [(sorted(t.name for t in task.tags), self.told([task])) for c in categories for task in c.tasks]
-        return [self.told(each) for each in computed[:3]], [self.told(e) for e in computed[3]], sorted(map(repr, found))
+        found = [
+            (sorted(t.name for t in task.tags), self.told([task])) for c in categories for task in c.tasks
+        ]
+        return (
+            [self.told(each) for each in computed[:3]],
+            [self.told(e) for e in computed[3]],
+            sorted(map(repr, found)),
+        )
 
     async def page(self, which: int) -> Any:
         statement = [
@@ -267,7 +275,9 @@ class Player:
     async def merge(self, which: int, whose: int) -> Any:
         who = TENANTS[whose % 3]
         given = [{}, {"organisation_id": tenant(who)}, {"organisation_id": tenant(self.own)}][which % 3]
-        merged = await self.session.merge(Task(id=key("task", who, 0), title="mine 5", **{**self.of, **given}))
+        merged = await self.session.merge(
+            Task(id=key("task", who, 0), title="mine 5", **{**self.of, **given})
+        )
         await self.session.flush()
         return self.told([merged])
 
@@ -301,7 +311,9 @@ class Player:
     async def upsert(self, which: int, whose: int) -> Any:
         who = TENANTS[whose % 3]
         if which % 2:
-            return await upsert(self.session, Task, [{"id": key("task", who, 0), "title": "mine 8", **self.of}])
+            return await upsert(
+                self.session, Task, [{"id": key("task", who, 0), "title": "mine 8", **self.of}]
+            )
         rows = [{"name": f"{who} tag 0", "deleted_at": None, **self.of}]
         return await upsert(self.session, Tag, rows, key=["name"])
 
@@ -377,4 +389,3 @@ def _is_row(value: Any) -> bool:
 
 async def _read(read: Callable[[], Any]) -> Any:
     return read()
-

@@ -137,13 +137,18 @@ def every_step() -> list[list[Step]]:
     made: list[list[Step]] = []
     for name in ("get", "forge", "merge", "bulk_update", "upsert", "add", "bulk_insert", "change", "relate"):
         forms = [(name, n, whose) for n in range(12) for whose in range(3)]
-        made.append([step for form in forms for step in (*bring[: 1 + form[1] % 4], form, ("flush",), ("commit",))])
+        made.append(
+            [step for form in forms for step in (*bring[: 1 + form[1] % 4], form, ("flush",), ("commit",))]
+        )
     for name, forms in (("sets", 17), ("where", 4)):
-        made.append([step for n in range(forms) for step in (*bring[:2], (name, n, 1), ("commit",), ("query", 0, 0))])
+        made.append(
+            [step for n in range(forms) for step in (*bring[:2], (name, n, 1), ("commit",), ("query", 0, 0))]
+        )
     for name in ("refresh", "delete", "stream", "page", "savepoint", "expire"):
         made.append([step for n in range(8) for step in (*bring, (name, n), ("touch",), ("expunge_all",))])
-    for m in range(10):
-        made.append([step for n in range(34) for step in (("query", n, m), ("touch",), ("expunge_all",))])
+    queries = [(n, m) for n in (0, 4, 5, 8, 17, 22) for m in range(10)] + [(n, n % 10) for n in range(34)]
+    for each in (queries[::2], queries[1::2]):
+        made.append([step for n, m in each for step in (("query", n, m), ("touch",), ("expunge_all",))])
     return [*made, [*bring, ("load",), ("touch",), ("expire_all",), ("touch",), ("load",)]]
 
 
