@@ -181,8 +181,9 @@ class Player:
         seen: list[Any] = []
         for each in self.kept:
             if each in self.session:
-                for name in inspect(type(each)).relationships.keys():
-                    seen.append((name, self.told([getattr(each, name)])))
+                seen += [
+                    (r.key, self.told([getattr(each, r.key)])) for r in inspect(type(each)).relationships
+                ]
         return sorted(map(repr, seen))
 
     async def load(self) -> Any:
@@ -375,9 +376,11 @@ class Player:
             self.kept.append(value)
             del self.kept[:-30]
         seen = {k: v for k, v in value.__dict__.items() if k in ("title", "name", "hours")}
-        for relation in state.mapper.relationships.keys():
-            if isinstance(related := value.__dict__.get(relation), list):
-                seen[relation] = sorted(str(getattr(each, "title", None) or each.name) for each in related)
+        for relation in state.mapper.relationships:
+            if isinstance(related := value.__dict__.get(relation.key), list):
+                seen[relation.key] = sorted(
+                    str(getattr(each, "title", None) or each.name) for each in related
+                )
         if isinstance(value, Scoped):
             seen["of"] = value.__dict__.get("organisation_id") in (None, tenant(self.own))
         return f"{type(value).__name__}{seen}"

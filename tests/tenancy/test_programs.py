@@ -24,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from sqlalchemy import text
 
-from catalysis import Database, DatabaseSettings, Session
+from catalysis import Database, DatabaseSettings
 from catalysis.engine.alchemy.owning import LocalSetting
 from catalysis.migrations import tenant_policies
 from catalysis.tenancy.models import OF_ALL
@@ -67,11 +67,13 @@ async def play(database: Database, admin: Database, program: list[Step], **optio
     return trace
 
 
-def compare(program: list[Step], one: list[Any], two: list[Any]) -> None:
+def compare(program: list[Step], one: list[Any], two: list[Any], *, claims: bool = True) -> None:
+    """`claims`: whether the session refuses what a program says of an instance that it made up itself."""
     for here, there in zip(one, two, strict=True):
         assert here == there, program
-        assert "'of': False" not in str(here), program
-        assert "b task" not in str(here) and "c task" not in str(here), program
+        assert not claims or "'of': False" not in str(here), program
+        assert "b task" not in str(here), program
+        assert "c task" not in str(here), program
 
 
 # --- SQLite ---------------------------------------------------------------------------------------
@@ -110,7 +112,7 @@ def check_on_sqlite(program: list[Step]) -> None:
         asyncio.run(play_on_sqlite(program))
 
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 long = settings(
     quick,
     max_examples=int(os.environ.get("CATALYSIS_PROGRAMS", "2000")),
@@ -144,11 +146,15 @@ def every_step() -> list[list[Step]]:
         made.append(
             [step for n in range(forms) for step in (*bring[:2], (name, n, 1), ("commit",), ("query", 0, 0))]
         )
-    for name in ("refresh", "delete", "stream", "page", "savepoint", "expire"):
-        made.append([step for n in range(8) for step in (*bring, (name, n), ("touch",), ("expunge_all",))])
+    made += [
+        [step for n in range(8) for step in (*bring, (name, n), ("touch",), ("expunge_all",))]
+        for name in ("refresh", "delete", "stream", "page", "savepoint", "expire")
+    ]
     queries = [(n, m) for n in (0, 4, 5, 8, 17, 22) for m in range(10)] + [(n, n % 10) for n in range(34)]
-    for each in (queries[::2], queries[1::2]):
-        made.append([step for n, m in each for step in (("query", n, m), ("touch",), ("expunge_all",))])
+    made += [
+        [step for n, m in each for step in (("query", n, m), ("touch",), ("expunge_all",))]
+        for each in (queries[::2], queries[1::2])
+    ]
     return [*made, [*bring, ("load",), ("touch",), ("expire_all",), ("touch",), ("load",)]]
 
 
@@ -227,7 +233,7 @@ class OnPostgres:
             finally:
                 await database.close()
                 await admin.close()
-        compare(program, *traces)
+        compare(program, *traces, claims=not options)
 
     def check(self, program: list[Step], user: str = "postgres", **options: Any) -> None:
         with warnings.catch_warnings():
@@ -265,6 +271,3 @@ def test_many_programs_guarded_by_policies_alone():
         worlds.check(program, ROLE, sync_session_class=None)
 
     with_policies()
-
-
-_ = Session

@@ -49,7 +49,7 @@ class TenantPolicy:
             setting = self.setting.replace("'", "''")
             return f"{_quoted(self.column)} = nullif(current_setting('{setting}', true), '')::{self.type}"
         return " AND ".join(
-            f"EXISTS (SELECT 1 FROM {self._named(table)} WHERE {_quoted(table)}.{_quoted(theirs)} = "
+            f"EXISTS (SELECT 1 FROM {self._named(table)} WHERE {_quoted(table)}.{_quoted(theirs)} = "  # noqa: S608 - quoted
             f"{_quoted(self.table)}.{_quoted(own)})"
             for own, table, theirs in self.through
         )

@@ -84,7 +84,7 @@ def check_claimed(states: Iterable[Any], tenancy: Tenancy) -> None:
 
 def _check_related(state: Any, mapper: Mapper[Any], tenancy: Tenancy) -> None:
     """A tenant's own row (an organisation) may be the related instance that the foreign key is filled in from."""
-    column = mapper.columns[mapper.class_.__tenant__]
+    column = cast("Any", mapper.columns[mapper.class_.__tenant__])
     for relation in mapper.relationships:
         if column not in relation.local_columns or relation.uselist:
             continue

@@ -102,7 +102,7 @@ def _opt_in(mapper: Mapper[Any], cls: type[Any]) -> None:
         )
     kind = type(mapper.columns[name].type)
     for other in _mappers:
-        theirs = type(other.columns[other.class_.__tenant__].type)
+        theirs: type[Any] = type(cast("Any", other.columns[other.class_.__tenant__]).type)
         if other.registry is mapper.registry and theirs is not kind:
             raise ModelError(
                 f"{cls.__name__}.{name} is {kind.__name__} and {other.class_.__name__}.{other.class_.__tenant__} is "

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Mapper, ORMExecuteState
+from sqlalchemy.orm import Session as SyncSession
 
 from catalysis.engine.alchemy.owning import LocalSetting, Owned
 from catalysis.engine.alchemy.sessions import HookedSession, holds_nothing
@@ -114,8 +115,11 @@ class TenantSession(HookedSession):
         if not isinstance(executing.parameters, list) or mapper is None or self.owned_by(mapper) is None:
             return None
         rows: list[Any] = executing.parameters
-        kept = own_rows(rows, mapper, lambda asked: self.execute(asked).all())
+        kept = own_rows(rows, mapper, self._asked)
         if kept:
             executing.parameters = kept
             return None
-        return self.execute(update_nothing(mapper))
+        return SyncSession.execute(self, update_nothing(mapper))
+
+    def _asked(self, statement: Any) -> Iterable[Any]:
+        return SyncSession.execute(self, statement).all()

@@ -13,7 +13,6 @@ from sqlalchemy import (
     Constraint,
     Index,
     PrimaryKeyConstraint,
-    Select,
     Table,
     UniqueConstraint,
     and_,
@@ -75,7 +74,7 @@ class ConflictKey:
         in_words = {"literal_binds": True, "include_table": False}
         return literal_column(str(self.where.compile(dialect=self.dialect, compile_kwargs=in_words)))
 
-    def select(self, reader: RowReader, keys: Sequence[tuple[Any, ...]]) -> Select[Any]:
+    def select(self, reader: RowReader, keys: Sequence[tuple[Any, ...]]) -> Any:
         """Primary key and this key of the rows that have one of `keys`."""
         columns: tuple[Any, ...] = tuple(getattr(reader.model, name) for name in self.attributes)
         if len(keys) == 1:  # also NULL, which IN never finds

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import inspect
-
 from catalysis.engine.alchemy.owning import Owned
 from catalysis.errors import TenantError
 from catalysis.tenancy.models import required
@@ -18,7 +16,7 @@ def owned_rows_of(session: Any, reader: RowReader) -> Owned | None:
     Raises:
         TenantRequired: the model belongs to tenants, and the session has none.
     """
-    sync, mapper = session.sync_session, inspect(reader.model)
+    sync, mapper = session.sync_session, reader.mapper
     if not isinstance(sync, UnitOfWork):
         return None
     required(mapper, sync.tenancy)

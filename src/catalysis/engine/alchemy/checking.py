@@ -136,12 +136,12 @@ def check_sources(guarded: Guarded, froms: Iterable[Any], where: Iterable[Any]) 
 def _leaves(source: Any, conditions: list[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
     """The tables under it: name, the table or alias itself, and the conditions that every row of it has met."""
     if isinstance(source, Join):
-        join: Any = source
+        join = cast("Any", source)
         own = [] if join.full else list(_conditions([join.onclause]))
         yield from _leaves(join.left, conditions if join.full or join.isouter else [*conditions, *own])
         yield from _leaves(join.right, [*conditions, *own])
         return
-    if isinstance(source, Grouping) or source.__visit_name__ in ("grouping", "fromgrouping"):
+    if source.__visit_name__ in ("grouping", "fromgrouping"):
         yield from _leaves(source.element, conditions)
         return
     table = source

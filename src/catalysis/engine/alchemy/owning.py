@@ -48,9 +48,8 @@ class Owned(NamedTuple):
 
     def check(self, value: Any) -> None:
         """Raise unless it is the owner's, said as a value."""
-        if isinstance(value, BindParameter):
-            value = value.effective_value
-        if isinstance(value, ColumnElement) or hasattr(value, "__clause_element__") or value != self.owner:
+        said: Any = cast("Any", value).effective_value if isinstance(value, BindParameter) else value
+        if isinstance(said, ColumnElement) or hasattr(said, "__clause_element__") or said != self.owner:
             raise self.refuse(f"sets {self.mapper.class_.__name__}.{self.attribute} to another value")
 
 
@@ -80,15 +79,17 @@ def filled_insert(owned: Owned, statement: Any, params: Any) -> tuple[Any, Any]:
         made = made._clone()
         made._post_values_clause = _within(owned, conflict)
     if made._multi_values:
-        rows = tuple([filled_row(owned, row) for row in group] for group in made._multi_values)
+        groups = tuple([filled_row(owned, row) for row in group] for group in made._multi_values)
         made = made._clone()
-        made._multi_values = rows
+        made._multi_values = groups
         return made, params
-    own = [value for key, value in (made._values or {}).items() if owned.names(key)]
+    values: Mapping[Any, Any] = made._values or {}
+    own = [value for key, value in values.items() if owned.names(key)]
     for value in own:
         owned.check(value)
     if isinstance(params, list):
-        return made, [filled_row(owned, row) for row in params]
+        rows = cast("list[Mapping[Any, Any]]", params)
+        return made, [filled_row(owned, row) for row in rows]
     if params:
         return made, filled_row(owned, params)
     return (made if own else made.values({owned.attribute: owned.owner})), params
@@ -110,9 +111,10 @@ def _within(owned: Owned, conflict: Any) -> Any:
 
 def check_set(owned: Owned, statement: Any, params: Any) -> None:
     """Refuse an UPDATE that gives rows to another owner."""
-    pairs = [*(getattr(statement, "_values", None) or {}).items()]
-    for row in params if isinstance(params, list) else [params or {}]:
-        pairs += row.items()
+    rows: list[Any] = [*cast("list[Any]", params)] if isinstance(params, list) else [params]
+    pairs: list[tuple[Any, Any]] = []
+    for row in (getattr(statement, "_values", None), *rows):
+        pairs += row.items() if row else ()
     for key, value in pairs:
         if owned.names(key):
             owned.check(value)
