@@ -364,7 +364,12 @@ class Player:
 
     def told(self, results: Any) -> list[str]:
         """What there is to see of results, in an order of its own."""
-        return sorted(map(self._one, results))
+        before = len(self.kept)
+        said = sorted(map(self._one, results))
+        # Rows without an order come in any, and what is picked later must not depend on it.
+        self.kept[before:] = sorted(self.kept[before:], key=_called)
+        del self.kept[:-30]
+        return said
 
     def _one(self, value: Any) -> str:
         state = inspect(value, raiseerr=False)
@@ -374,7 +379,6 @@ class Player:
             return str(sorted(map(self._one, value))) if _is_row(value) else repr(value)
         if not any(each is value for each in self.kept):  # models are equal by what they say
             self.kept.append(value)
-            del self.kept[:-30]
         seen = {k: v for k, v in value.__dict__.items() if k in ("title", "name", "hours")}
         for relation in state.mapper.relationships:
             if isinstance(related := value.__dict__.get(relation.key), list):
@@ -384,6 +388,12 @@ class Player:
         if isinstance(value, Scoped):
             seen["of"] = value.__dict__.get("organisation_id") in (None, tenant(self.own))
         return f"{type(value).__name__}{seen}"
+
+
+def _called(instance: Any) -> tuple[str, str]:
+    """The kind and key of an instance; new ones have keys of their own, and titles that tell them apart."""
+    said = instance.__dict__
+    return type(instance).__name__, str(said.get("title") or said.get("name") or said.get("id"))
 
 
 def _is_row(value: Any) -> bool:

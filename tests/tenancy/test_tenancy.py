@@ -5,7 +5,15 @@ import pickle
 import pytest
 from sqlalchemy import ForeignKey, delete, func, text, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Mapped, defer, joinedload, mapped_column, selectinload
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    defer,
+    joinedload,
+    mapped_column,
+    relationship,
+    selectinload,
+)
 from sqlmodel import select
 
 from catalysis import (
@@ -344,6 +352,56 @@ async def test_a_foreign_key_may_be_the_tenant(world: Database):
         with pytest.raises(TenantError):
             await session.flush()
         await session.rollback()
+
+
+async def test_an_update_from_other_tables_is_limited_in_each(world: Database):
+    """Seen to fail where the criterion reaches the target alone (`_limit_sources`)."""
+    by_project = update(Task).where(Task.project_id == Project.id, Project.name.like("%1")).values(hours=70)
+    async with world.session(tenant=A) as session:
+        assert (await session.execute(by_project)).rowcount == 2
+        await session.commit()
+    async with world.session(tenant=ALL_TENANTS) as session:
+        assert (await session.exec(select(func.count()).select_from(Task).where(Task.hours == 70))).one() == 2
+
+
+async def test_a_key_filled_in_from_an_owner_that_the_row_does_not_know(backend_url: str):
+    """Seen to fail where nobody looks again once foreign keys are filled in (`about_to_save`)."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Item(TenantScoped, Base):
+        __tablename__ = "item"
+        __tenant__ = "owner_id"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"))
+
+    class Owner(Base):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        items: Mapped[list[Item]] = relationship()
+
+    database = Database(backend_url)
+    await database.create_all(Base.metadata)
+    async with database.session() as session:
+        session.add_all([Owner(id=1), Owner(id=2)])
+        await session.commit()
+    async with database.session(tenant=1) as session:
+        for number in (1, 2):
+            owner = (
+                await session.exec(select(Owner).where(Owner.id == number).options(selectinload(Owner.items)))
+            ).one()
+            owner.items.append(Item(id=number))
+            if number == 1:
+                await session.commit()
+            else:
+                with pytest.raises(TenantError):
+                    await session.commit()
+                await session.rollback()
+    async with database.session(tenant=ALL_TENANTS) as session:
+        assert (await session.exec(select(Item.id, Item.owner_id))).all() == [(1, 1)]
+    await database.close()
+    Base.registry.dispose()
 
 
 async def test_joined_subclasses(backend_url: str):
