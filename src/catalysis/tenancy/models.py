@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, Literal, cast
 from weakref import WeakSet
 
 from sqlalchemy import event
@@ -53,19 +53,17 @@ class Tenancy:
     criterion: OwnCriterion | None
     """What is added to its statements; None: nothing."""
 
+    kind: Literal["one", "none", "all"]
+    """What plans of statements depend on: never the tenant itself."""
+
     @property
     def is_limited(self) -> bool:
         """Whether it is of one tenant."""
-        return self.tenant is not None and self.tenant is not ALL_TENANTS
-
-    @property
-    def kind(self) -> str:
-        """What plans of statements depend on: never the tenant itself."""
-        return "one" if self.is_limited else "none" if self.tenant is None else "all"
+        return self.kind == "one"
 
 
-UNSAID: Final = Tenancy(None, OwnCriterion(TenantScoped, None, _required))
-OF_ALL: Final = Tenancy(ALL_TENANTS, None)
+UNSAID: Final = Tenancy(None, OwnCriterion(TenantScoped, None, _required), "none")
+OF_ALL: Final = Tenancy(ALL_TENANTS, None, "all")
 
 
 def tenancy_of(tenant: Any) -> Tenancy:
@@ -74,7 +72,7 @@ def tenancy_of(tenant: Any) -> Tenancy:
         return UNSAID
     if tenant is ALL_TENANTS:
         return OF_ALL
-    return Tenancy(tenant, OwnCriterion(TenantScoped, OwnParameter(tenant)))
+    return Tenancy(tenant, OwnCriterion(TenantScoped, OwnParameter(tenant)), "one")
 
 
 _registries: WeakSet[registry] = WeakSet()
@@ -100,16 +98,24 @@ def _opt_in(mapper: Mapper[Any], cls: type[Any]) -> None:
             f"{cls.__name__} inherits TenantScoped, but the mapped class above it, {mapper.inherits.class_.__name__}, "
             "does not: a query of that one would show every tenant's rows.  Let the topmost mapped class inherit it."
         )
-    kind = type(mapper.columns[name].type)
+    kind = _type_of(mapper)
     for other in _mappers:
-        theirs: type[Any] = type(cast("Any", other.columns[other.class_.__tenant__]).type)
-        if other.registry is mapper.registry and theirs is not kind:
+        theirs = _type_of(other)
+        if other.registry is mapper.registry and theirs != kind:
             raise ModelError(
-                f"{cls.__name__}.{name} is {kind.__name__} and {other.class_.__name__}.{other.class_.__tenant__} is "
-                f"{theirs.__name__}: tenants are told apart by values of one type.  Give both columns the same."
+                f"{cls.__name__}.{name} is {kind} and {other.class_.__name__}.{other.class_.__tenant__} is "
+                f"{theirs}: tenants are told apart by values of one type.  Give both columns the same."
             )
     _registries.add(mapper.registry)
     _mappers.add(mapper)
+
+
+def _type_of(mapper: Mapper[Any]) -> str:
+    kind = cast("Any", mapper.columns[mapper.class_.__tenant__]).type
+    try:
+        return kind.python_type.__name__
+    except NotImplementedError:  # a type of the user's
+        return type(kind).__name__
 
 
 def required(mapper: Mapper[Any], tenancy: Tenancy) -> None:
