@@ -4,10 +4,13 @@ It is played twice as tenant a: in a world where the others have rows, and in on
 other things.  What it was told must be the same, counts and errors included, and the others' rows must be as before.
 A rehearsal as another tenant goes before, on the same engine, so that every plan is first made for somebody else.
 
-Seen to fail, each with one protection taken away: the criterion (`of_tenant`), the session's value in a cached plan
-(`with_own_values`), options kept with a plan (`own_options`), the condition on column loads, the check of what the
-criterion does not reach (`check_plan`, `check_statement`), the claim of instances (`about_to_flush`), the tenant in the
-flush's WHERE (`owned_by`), keys looked for before an UPDATE by keys (`update_own_rows`), and WHERE of ON CONFLICT.
+Seen to fail, each with one protection taken away: the session's value in a cached plan (`with_own_values`), the check
+of what the criterion does not reach (`check_plan`, `check_statement`), the claim of instances (`about_to_flush` and
+`about_to_save`), the tenant in the flush's WHERE (`owned_rows`, `owner_attribute`), keys looked for before an UPDATE by
+keys (`update_own_rows`), the tenant of an INSERT (`filled_insert`) and of an UPDATE (`check_set`).  And with two that
+stand in for each other: the criterion (`of_tenant`) and the check, which refuses everything then; options kept with a
+plan (`own_options`) and those replaced on each statement (`with_criterion`).  The others are seen to fail one by one in
+`test_tenancy.py`.
 """
 
 import asyncio
@@ -259,7 +262,8 @@ def test_many_programs_on_postgres():
 def test_many_programs_guarded_by_policies_alone():
     """No criterion, no check, no claim: the session is one for all tenants, of a role that may not bypass security.
 
-    Seen to fail where the policies are not enabled, and where a read outside a transaction goes without its setting.
+    Seen to fail where the policies are not enabled.  Without its setting a read finds nothing at all, in both worlds:
+    that is seen in `test_policies.py`.
     """
     worlds = OnPostgres()
     for program in every_step():
