@@ -63,6 +63,11 @@ class Task(Scoped, table=True):
 
 
 TENANTS = "abc"
+ROLE = "tenant_application"
+MAKE_ROLE = f"""DO $$ BEGIN
+    CREATE ROLE {ROLE} LOGIN NOBYPASSRLS;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- another worker's tests made it
+END $$"""
 _NAMESPACE = UUID(int=7)
 
 

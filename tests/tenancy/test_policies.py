@@ -13,10 +13,9 @@ from sqlmodel import select
 
 from catalysis import ALL_TENANTS, Database, DatabaseSettings, Session, SettingsError, watch_queries
 from catalysis.migrations import TenantPolicy, tenant_policies
-from tests.tenancy.models import Model, Tag, Task, fill, key, tenant
+from tests.tenancy.models import MAKE_ROLE, ROLE, Model, Tag, Task, fill, key, tenant
 
 A, B = tenant("a"), tenant("b")
-ROLE = "tenant_application"
 UNFILTERED = {"unfiltered_sql": True}
 
 
@@ -29,9 +28,7 @@ async def world(postgres_url: str) -> AsyncIterator[Database]:
         for policy in tenant_policies(Model.registry):
             for statement in policy.enable():
                 await connection.exec_driver_sql(statement)
-        exists = await connection.scalar(text(f"SELECT 1 FROM pg_roles WHERE rolname = '{ROLE}'"))
-        if not exists:
-            await connection.exec_driver_sql(f"CREATE ROLE {ROLE} LOGIN NOBYPASSRLS")
+        await connection.exec_driver_sql(MAKE_ROLE)
         await connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA public TO {ROLE}")
         await connection.exec_driver_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {ROLE}")
     await owner.close()
@@ -167,7 +164,9 @@ def test_policies_as_lines_of_a_migration():
 
 async def test_policies_by_alembic(postgres_url: str, tmp_path):
     raw = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
-    secured = "SELECT relrowsecurity AND relforcerowsecurity FROM pg_class WHERE relname = 'task'"
+    secured = (
+        "SELECT relrowsecurity AND relforcerowsecurity FROM pg_class WHERE oid = 'public.task'::regclass"
+    )
     for url in (postgres_url, f"sqlite:///{tmp_path / 'some.db'}"):
         database = Database(url)
         await fill(database)

@@ -33,7 +33,7 @@ from catalysis.migrations import tenant_policies
 from catalysis.tenancy.models import OF_ALL
 from catalysis.unit_of_work import UnitOfWork
 from tests.conftest import fresh_postgres_url
-from tests.tenancy.models import Model, fill, tenant
+from tests.tenancy.models import MAKE_ROLE, ROLE, Model, fill, tenant
 from tests.tenancy.programs import Player, Step, programs
 
 FOLDER = TemporaryDirectory(prefix="catalysis-tenancy-")
@@ -169,8 +169,6 @@ def test_every_step_on_sqlite(part: int):
 
 # --- PostgreSQL -----------------------------------------------------------------------------------
 
-ROLE = "tenant_application"
-
 
 @cache
 def guarded_by_policies(who: str) -> type[UnitOfWork]:
@@ -203,8 +201,7 @@ class OnPostgres:
 
     async def prepare(self) -> None:
         admin = await asyncpg.connect(self.url.replace("+asyncpg", ""))
-        if not await admin.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", ROLE):
-            await admin.execute(f"CREATE ROLE {ROLE} LOGIN NOBYPASSRLS")
+        await admin.execute(MAKE_ROLE)
         for world in ("crowded", "alone"):
             await admin.execute(f"DROP SCHEMA IF EXISTS {world} CASCADE; CREATE SCHEMA {world}")
             database = self.database(world)
