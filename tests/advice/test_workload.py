@@ -27,6 +27,7 @@ def test_the_length_of_a_list_makes_no_other_statement():
     assert shape_of(short) == shape_of(long)
     assert shape_of(short) != shape_of(short.replace("LIMIT 21", "LIMIT 11"))
     assert shape_of("SELECT a WHERE b IN (?, ?)") == shape_of("SELECT a WHERE b IN (?)")
+    assert shape_of("SELECT a WHERE b IN ($1,$2)") == shape_of("SELECT a WHERE b IN ($1)")
 
 
 def test_what_has_no_plan_is_left_out():
