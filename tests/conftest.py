@@ -39,7 +39,11 @@ async def fresh_postgres_url() -> str:
         await admin.close()
     own = await asyncpg.connect(host="127.0.0.1", port=int(port), user="postgres", database=name)
     try:
-        await own.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        found = await own.fetch(
+            "SELECT quote_ident(nspname) AS name FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$'"
+        )
+        dropped = ", ".join(each["name"] for each in found)  # tests make schemas of their own too
+        await own.execute(f"DROP SCHEMA {dropped or 'public'} CASCADE; CREATE SCHEMA public")
     finally:
         await own.close()
     return f"postgresql+asyncpg://postgres@127.0.0.1:{port}/{name}"
