@@ -129,7 +129,7 @@ class Recorder(Observer):
         """Put aside what was told of."""
         self._heap.append(happened)
         if (waiting := len(self._heap)) >= _HEAP:
-            self._sort(_LONGEST_WAIT if waiting >= _MOST_HEAP - 1 else 0)
+            self._sort(_LONGEST_WAIT if waiting >= _MOST_HEAP // 2 else 0)
 
     # --- Sorting in -------------------------------------------------------------------------------
 
