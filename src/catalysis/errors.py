@@ -6,6 +6,8 @@
     │   └── RelationshipNotLoaded
     ├── UnsupportedStatement     (also SQLAlchemy's InvalidRequestError)
     ├── CommitOutcomeUnknown     (also SQLAlchemy's DBAPIError)
+    ├── NoAnswer                 (also SQLAlchemy's OperationalError)
+    ├── PoolExhausted            (also SQLAlchemy's TimeoutError)
     ├── TransactionMisused       (also SQLAlchemy's InvalidRequestError)
     ├── TenantError              (also SQLAlchemy's InvalidRequestError)
     │   └── TenantRequired
@@ -28,7 +30,8 @@ subclass of it, so that existing handlers still match.
 
 from typing import Any
 
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, MissingGreenlet
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, MissingGreenlet, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 
 class CatalysisError(Exception):
@@ -72,6 +75,33 @@ class CommitOutcomeUnknown(CatalysisError, DBAPIError):
             "committed, whole in either case.  Look whether what it wrote is there, by a key that you chose, before "
             "you do it again; it was not run again by itself.",
         )
+
+
+class NoAnswer(CatalysisError, OperationalError):
+    """The database did not answer a statement in time, and the connection was given up; it may be running still.
+
+    `statement` is the SQL, without its parameters; `orig` is the driver's error.  It is not tried again by itself:
+    each time would take as long.
+    """
+
+    code = None
+
+    def __init__(
+        self, statement: str | None, params: Any, orig: BaseException, hide_parameters: bool = True, *_: Any
+    ) -> None:
+        """As SQLAlchemy makes and unpickles its errors; parameters are not kept."""
+        super().__init__(statement, None, orig, hide_parameters=True, connection_invalidated=True)
+        self.args = (
+            "The database did not answer in time, and the connection was given up.  Either it cannot be reached any "
+            "more, or the statement takes longer than DATABASE_ANSWER_TIMEOUT (DatabaseSettings.answer_timeout) "
+            "allows: raise that for it, or bound it on the server by DATABASE_STATEMENT_TIMEOUT.",
+        )
+
+
+class PoolExhausted(CatalysisError, PoolTimeout):
+    """No connection came free in time; the message says which lines hold those that there are, and for how long."""
+
+    code = None
 
 
 class TransactionMisused(CatalysisError, InvalidRequestError):

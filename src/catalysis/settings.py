@@ -3,6 +3,7 @@
 No connection is opened here, and no message made here carries a password.
 """
 
+from math import inf
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator
@@ -11,6 +12,13 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from catalysis.errors import SettingsError
+
+ANSWER_TIMEOUT = 3600.0
+"""Seconds, where nothing is set.  Long enough for what a server is asked to do on purpose (an index, a report); what
+stops answering is mostly found out much sooner, by `keepalive`.
+"""
+GRACE = 5.0
+"""Seconds that an answer may be on its way after `statement_timeout`."""
 
 EMBEDDED_URL = "sqlite+aiosqlite:///catalysis.db"
 
@@ -88,13 +96,35 @@ class DatabaseSettings(BaseSettings):
     )
     pool_size: int = Field(default=10, ge=1, description="connections kept open")
     max_overflow: int = Field(default=10, ge=0, description="connections opened beyond them under load")
-    pool_timeout: float = Field(default=10, gt=0, description="longest wait for a free connection")
+    pool_timeout: float = Field(default=10, gt=0, description="longest wait for a free connection, a lease")
     pool_recycle: float = Field(default=1800, gt=0, description="age at which a connection is replaced")
     connect_timeout: float = Field(default=10, gt=0, description="longest wait for the server to let us in")
     statement_timeout: float | None = Field(
         default=None,
         gt=0,
         description="longest a statement may run on the server; unset: the server's own setting",
+    )
+    answer_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="longest wait for the answer to a statement, after which the connection is given up; "
+        "unset: statement_timeout and 5 more, or an hour where that is unset; `inf`: no bound",
+    )
+    idle_transaction_timeout: float | None = Field(
+        default=600,
+        gt=0,
+        description="longest a transaction may be left without a statement; the server ends it; `inf`: no bound",
+    )
+    transaction_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="longest a transaction may last (PostgreSQL 17); unset: the server's own setting",
+    )
+    keepalive: float = Field(
+        default=60,
+        ge=4,
+        description="time after which a server that cannot be reached any more counts as gone, by TCP; "
+        "`inf`: as the operating system does",
     )
     pooler: Literal["transaction"] | None = Field(
         default=None,
@@ -125,6 +155,16 @@ class DatabaseSettings(BaseSettings):
         description="log statements that take so long, with their plan; unset: none",
     )
     echo: bool = Field(default=False, description="log every statement, without its parameters")
+
+    @property
+    def longest_answer(self) -> float | None:
+        """What `answer_timeout` comes to; None for no bound.
+
+        The server's own bound ends a statement first, with an error that says so, and leaves the connection usable.
+        """
+        if self.answer_timeout is not None:
+            return None if self.answer_timeout == inf else self.answer_timeout
+        return ANSWER_TIMEOUT if self.statement_timeout is None else self.statement_timeout + GRACE
 
     @field_validator("url", mode="after")
     @classmethod

@@ -16,8 +16,9 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_
 
 from sqlalchemy.exc import DBAPIError
 
+from catalysis.engine.drivers import was_stale
 from catalysis.engine.drivers.isolation import Isolation, begin_at
-from catalysis.errors import CommitOutcomeUnknown, TransactionMisused
+from catalysis.errors import CommitOutcomeUnknown, NoAnswer, TransactionMisused
 from catalysis.session import Session
 
 T = TypeVar("T")
@@ -121,11 +122,14 @@ def is_replayable(failure: BaseException) -> bool:
     """Whether nothing of the transaction was kept, and it may succeed if the whole of it is run again.
 
     So it is after a serialization failure or deadlock, where SQLite's lock was not free in time, and where the
-    connection was lost before COMMIT was sent.
+    connection was lost before COMMIT was sent, or a prepared statement did not fit its changed table any more.  Not
+    where the database did not answer in time: each time would take as long.
     """
-    if isinstance(failure, CommitOutcomeUnknown) or not isinstance(failure, DBAPIError):
+    if isinstance(failure, CommitOutcomeUnknown | NoAnswer) or not isinstance(failure, DBAPIError):
         return False
     if getattr(failure.orig, "sqlstate", None) in REPLAYABLE or failure.connection_invalidated:
+        return True
+    if was_stale(failure):
         return True
     code = getattr(failure.orig, "sqlite_errorcode", None)  # the low byte; SQLITE_BUSY_SNAPSHOT has it too
     return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY

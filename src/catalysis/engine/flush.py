@@ -33,6 +33,7 @@ from catalysis.engine.alchemy.sessions import (
 )
 from catalysis.engine.coverage import refused_by
 from catalysis.engine.drivers import Answer, driver_of
+from catalysis.engine.leftovers import leaves_state
 from catalysis.engine.lease import OUR_LISTENERS, Lease, is_out_of_the_ordinary
 from catalysis.engine.telling import tell
 from catalysis.events import fallback_reason, is_heard
@@ -82,7 +83,7 @@ class _Sender:
 
     def send(self, write: Write) -> Written | None:
         """Send and wait; None if only SQLAlchemy can use the connection."""
-        if self._alone and len(write.rows) == 1 and write.is_final:
+        if self._alone and len(write.rows) == 1 and write.is_final and not leaves_state(write.sql):
             self._alone = False
             if (answer := await_only(self._send_by_itself(write))) is not None:
                 return _written(answer)
@@ -97,7 +98,7 @@ class _Sender:
         return _written(await_only(self._send(write, Lease(self._engine, proxy, held))))
 
     async def _send_by_itself(self, write: Write) -> Answer | None:
-        proxy = await check_out(self._engine)
+        proxy = await check_out(self._engine, self._flush.session)
         lent = Lease(self._engine, proxy, None)
         usable = self._driver.reads_outside(lent.connection, self._engine.dialect)
         if not (usable and self._driver.can_write(lent.connection, self._engine)):
@@ -108,12 +109,13 @@ class _Sender:
         except Exception as error:
             if not was_lost(error):
                 raise
-            discard(proxy, error)
+            discard(self._engine, proxy, None, error)
             raise outcome_unknown(error) from error
         await lent.give_back()
         return answer
 
     async def _send(self, write: Write, lent: Lease) -> Answer:
+        lent.note(write.sql)
         values = write.rows if len(write.rows) > 1 else write.rows[0]
         ended = tell(lent, write.sql, values, self._mapper) if is_heard() else None
         try:

@@ -3,13 +3,14 @@
 A statement's own lease is given back before its rows become instances; a transaction's connection stays where it is.
 """
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from catalysis.engine.alchemy.leaving import note_left
+from catalysis.engine.alchemy.lending import note_back
 from catalysis.engine.alchemy.pooling import (
     adapted,
     check_in,
@@ -18,6 +19,7 @@ from catalysis.engine.alchemy.pooling import (
     foreign_listeners,
     proxy_of,
     raise_translated,
+    unwaited,
 )
 from catalysis.engine.alchemy.pooling import hears_begin as engine_hears_begin
 from catalysis.engine.alchemy.sessions import (
@@ -29,6 +31,7 @@ from catalysis.engine.alchemy.sessions import (
     take_connection,
 )
 from catalysis.engine.drivers import OWN_HOOKS, Driver
+from catalysis.engine.leftovers import leaves_state
 from catalysis.events import OWN_HOOKS as EVENT_HOOKS
 
 OUR_LISTENERS = OWN_HOOKS | EVENT_HOOKS
@@ -49,6 +52,11 @@ class Lease:
         """SQLAlchemy's adapter of the driver's connection."""
         return adapted(self.proxy)
 
+    def note(self, sql: str) -> None:
+        """A statement goes to it; what that may leave behind is taken back when the transaction's lease ends."""
+        if self.held is not None and leaves_state(sql):
+            note_left(self.held)
+
     async def give_back(self) -> None:
         """End the lease of one statement."""
         if self.held is None:
@@ -56,13 +64,10 @@ class Lease:
 
     def give_up(self, error: BaseException, *, survives: bool) -> None:
         """End it after a cancellation: nobody knows what the connection is doing, unless it `survives` that."""
-        if survives:
-            if self.held is None:
-                _unwaited(check_in(self.engine, self.proxy))
-        elif self.held is not None:
-            self.held.invalidate(error)
-        else:
-            discard(self.proxy, error)
+        if not survives:
+            discard(self.engine, self.proxy, self.held, error)
+        elif self.held is None:
+            unwaited(check_in(self.engine, self.proxy))
 
     async def fail(self, error: Exception, sql: str, parameters: Any) -> NoReturn:
         """End it after the database refused, and raise the refusal as SQLAlchemy does."""
@@ -71,19 +76,12 @@ class Lease:
                 raise_translated, self.held, self.engine, self.proxy, error, sql, tuple(parameters)
             )
         finally:
-            if self.held is None and self.proxy.is_valid:
-                await self.give_back()
+            if self.held is None:
+                if self.proxy.is_valid:
+                    await self.give_back()
+                else:
+                    note_back(self.engine.pool, self.proxy)
         raise error
-
-
-_background: set[asyncio.Task[None]] = set()
-
-
-def _unwaited(work: Any) -> None:
-    """Let it end by itself: who would wait has been cancelled."""
-    task = asyncio.ensure_future(work)
-    _background.add(task)
-    task.add_done_callback(_background.discard)
 
 
 async def lease(
@@ -95,7 +93,7 @@ async def lease(
     taken its connection, is needed for the statement, or is set up by a listener, reads on its own.
 
     Raises:
-        TimeoutError: (SQLAlchemy's) no connection came free in time.
+        PoolExhausted: no connection came free in time.
         DBAPIError: the database let nobody in.
     """
     transaction = begun(session)
@@ -108,7 +106,7 @@ async def lease(
         and isinstance(bind, Engine)
         and not (hears_begin(session) or engine_hears_begin(bind, OUR_LISTENERS))
     ):
-        proxy = await check_out(bind.engine)
+        proxy = await check_out(bind.engine, session)
         lent = Lease(bind.engine, proxy, None)
         if driver.reads_outside(adapted(proxy), bind.dialect):
             return lent

@@ -7,11 +7,12 @@ It errs to one side: what is not known to be harmless takes a transaction.
 import re
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """A table of names, written as a paragraph."""
     return frozenset(text.split())
 
 
-PURE = _words(
+PURE = words(
     """
     abs array_agg avg bit_length bool_and bool_or cast ceil ceiling char_length coalesce concat concat_ws
     count cume_dist date date_part date_trunc datetime dense_rank div every exp extract first_value floor
@@ -28,7 +29,7 @@ PURE = _words(
 `date`, `time`, `datetime`, `julianday` and `strftime` are SQLite's; with 'now' they tell the time of the statement,
 in a transaction or out of it (SQLite documentation, "Date And Time Functions").
 """
-_BEFORE_PARENTHESIS = _words(
+_BEFORE_PARENTHESIS = words(
     """
     all and any array as between bigint by case char character check cross decimal distinct else end escape
     except exists filter float from full group having ilike in inner intersect interval is join lateral like
@@ -45,10 +46,13 @@ _TELLS = re.compile(
 )
 
 
+KNOWN = PURE | _BEFORE_PARENTHESIS
+"""What may stand before a parenthesis and shows nothing."""
+
+
 def needs_transaction(sql: str) -> bool:
     """Whether a SELECT has to run in a transaction: it locks, writes, or calls what may do or see more."""
     text = _TEXT.sub("''", sql)
     if _TELLS.search(text):
         return True
-    known = PURE | _BEFORE_PARENTHESIS
-    return any(found[1].lower() not in known for found in _CALL.finditer(text))
+    return any(found[1].lower() not in KNOWN for found in _CALL.finditer(text))

@@ -18,12 +18,13 @@ from catalysis.engine.alchemy.owning import LocalSetting
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.binding import Sent, bind
 from catalysis.engine.collector import MANY, paused
-from catalysis.engine.drivers import Answer, driver_of
+from catalysis.engine.drivers import Answer, driver_of, was_stale
 from catalysis.engine.learning import is_generated, load_rows
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
 from catalysis.engine.telling import tell
 from catalysis.engine.waiting import load_together
+from catalysis.errors import NoAnswer
 from catalysis.events import is_heard, note_origin, rows_of
 
 ATTEMPTS = 2
@@ -80,14 +81,9 @@ async def fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer 
         try:
             return await _ask(reading, sent, lent, session.local_setting if lent.held is None else None)
         except DBAPIError as failure:
-            final = attempt == ATTEMPTS or lent.held is not None
-            if final or not (failure.connection_invalidated or _was_stale(reading, failure)):
+            final = attempt == ATTEMPTS or lent.held is not None or isinstance(failure, NoAnswer)
+            if final or not (failure.connection_invalidated or was_stale(failure)):
                 raise
-
-
-def _was_stale(reading: Reading, failure: DBAPIError) -> bool:
-    driver, cause = driver_of(reading.engine.dialect), getattr(failure.orig, "__cause__", None)
-    return isinstance(cause, Exception) and driver.was_stale(cause)
 
 
 async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
@@ -98,6 +94,7 @@ async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
 async def _ask(reading: Reading, sent: Sent, lent: Lease, setting: LocalSetting | None) -> Answer:
     dialect = reading.engine.dialect
     driver = driver_of(dialect)
+    lent.note(sent.sql)
     ended = tell(lent, sent.sql, sent.parameters, subject_of(reading.statement)) if is_heard() else None
     try:
         answer = await driver.fetch(

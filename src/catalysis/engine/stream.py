@@ -36,6 +36,7 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
     lent = sent and await lease(session, reading.bind, driver, needs_transaction=True)
     if sent is None or lent is None:
         return None
+    lent.note(sent.sql)
     tell_of = tell(lent, sent.sql, sent.parameters, subject_of(reading.statement)) if is_heard() else None
     try:
         cursor = await driver.open(lent.connection, sent.sql, sent.parameters, dialect=reading.engine.dialect)

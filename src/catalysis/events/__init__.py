@@ -24,7 +24,7 @@ from catalysis.events.hooks import (
 from catalysis.events.observing import heard_in_context, observe, subscribe
 from catalysis.events.origins import note_origin, origin_of, rows_of
 from catalysis.events.scopes import current_scope, scoped
-from catalysis.events.sites import CallSite, call_site
+from catalysis.events.sites import CallSite, call_site, waits_at
 from catalysis.events.telling import Listener, Observer, emit, is_heard
 
 __all__ = [
@@ -54,4 +54,5 @@ __all__ = [
     "scoped",
     "subscribe",
     "transaction_of",
+    "waits_at",
 ]

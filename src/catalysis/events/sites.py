@@ -75,3 +75,19 @@ def call_site() -> CallSite | None:
         current = current.parent
         frame = current.gr_frame if current is not None else None
     return None
+
+
+def waits_at(awaited: Any) -> CallSite | None:
+    """The innermost line of the user's code in a coroutine that is suspended; None if there is none."""
+    found: CallSite | None = None
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        frame = frame or getattr(awaited, "ag_frame", None)
+        if frame is not None and _is_users(frame.f_code.co_filename):
+            found = CallSite(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)
+        awaited = (
+            getattr(awaited, "cr_await", None)
+            or getattr(awaited, "gi_yieldfrom", None)
+            or getattr(awaited, "ag_await", None)
+        )
+    return found

@@ -119,7 +119,7 @@ def _serve(awaitable: Any) -> None:
             raise
         except BaseException as error:
             scope.outcome = None, error
-        scope.has_ended, scope.task, awaitable = True, None, None
+        scope.has_ended, scope.task, scope.coroutine, awaitable = True, None, None, None
         back = scope.parent
         assert back is not None
         del (
@@ -131,7 +131,7 @@ def _serve(awaitable: Any) -> None:
 
 def _drive(scope: ScopeGreenlet, awaitable: Awaitable[Any]) -> Any:
     """Run the coroutine, handing on what it waits for."""
-    coroutine = awaitable if iscoroutine(awaitable) else _awaiting(awaitable)
+    coroutine = scope.coroutine = awaitable if iscoroutine(awaitable) else _awaiting(awaitable)
     given: Any = None
     thrown: BaseException | None = None
     while True:

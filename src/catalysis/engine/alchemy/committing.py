@@ -9,11 +9,13 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.engine import RootTransaction
 from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.orm.session import SessionTransactionState
 from sqlmodel.orm.session import Session as SyncSession
 
-from catalysis.errors import CommitOutcomeUnknown
+from catalysis.engine.alchemy.lending import Note, exhausted, note_of
+from catalysis.errors import CommitOutcomeUnknown, PoolExhausted
 
 
 def was_lost(error: BaseException) -> bool:
@@ -49,6 +51,27 @@ class CommittingTransaction(SessionTransaction):
 
     is_committing = False
     """Whether a flush now would be the last of the transaction."""
+
+    taken: Note | None = None
+    """Who took its first connection, and when."""
+
+    def _connection_for_bind(self, bind: Any, execution_options: Any) -> Connection:
+        """As the parent, and notes who takes a connection.
+
+        Raises:
+            PoolExhausted: none came free in time.
+        """
+        if bind in self._connections:
+            return super()._connection_for_bind(bind, execution_options)
+        try:
+            connection = super()._connection_for_bind(bind, execution_options)
+        except PoolTimeout as late:
+            if isinstance(late, PoolExhausted):
+                raise
+            raise exhausted(bind.engine) from late
+        if self.taken is None:
+            self.taken = note_of(self.session)
+        return connection
 
     def commit(self, _to_root: bool = False) -> None:
         """As the parent.

@@ -19,6 +19,8 @@ class ScopeGreenlet(greenlet):
     """Whether its coroutine has come to its end."""
     outcome: tuple[Any, BaseException | None] = (None, None)
     """Of the coroutine that has ended: its result, or the error it raised."""
+    coroutine: Any = None
+    """What it runs, where that is a coroutine; the task's own does not lead to it."""
     relays = False
     """Whether it has just handed on what its coroutine waits for; else, what an attribute access waits for."""
 

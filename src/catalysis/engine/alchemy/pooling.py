@@ -1,6 +1,7 @@
 """Connections out of SQLAlchemy's pool and back, waiting only where there is something to wait for."""
 
 import asyncio
+import logging
 import time
 from typing import Any, NoReturn
 
@@ -9,6 +10,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.pool.base import reset_commit  # pyright: ignore[reportPrivateUsage]
 from sqlalchemy.util.concurrency import greenlet_spawn
+
+from catalysis.engine.alchemy.leaving import forget_session_state
+from catalysis.engine.alchemy.lending import exhausted, note_back, note_lent
+from catalysis.errors import NoAnswer
+
+_log = logging.getLogger(__name__)
 
 _ENGINE_EVENTS = (
     "before_execute",
@@ -55,19 +62,22 @@ def engine_options(engine: Any) -> Any:
 # --- Checking out and in --------------------------------------------------------------------------
 
 
-async def check_out(engine: Engine) -> Any:
-    """A connection of the pool, as SQLAlchemy's own proxy of it.
+async def check_out(engine: Engine, session: Any) -> Any:
+    """A connection of the pool for one statement of the session, as SQLAlchemy's own proxy of it.
 
     Raises:
-        TimeoutError: (SQLAlchemy's) none came free in time.
+        PoolExhausted: none came free in time.
         DBAPIError: the database let nobody in.
     """
     pool: Any = engine.pool
-    if _is_exhausted(pool):
-        await _one_back(pool)
-    if _has_one_ready(pool):
-        return pool.connect()
-    return await greenlet_spawn(engine.raw_connection)
+    try:
+        if _is_exhausted(pool):
+            await _one_back(pool)
+        proxy = pool.connect() if _has_one_ready(pool) else await greenlet_spawn(engine.raw_connection)
+    except PoolTimeout as late:
+        raise exhausted(engine) from late
+    note_lent(pool, proxy, session)
+    return proxy
 
 
 def _is_exhausted(pool: Any) -> bool:
@@ -85,11 +95,7 @@ async def _one_back(pool: Any) -> None:
         async with asyncio.timeout(pool._timeout):
             record = await queue.get()
     except TimeoutError:
-        raise PoolTimeout(
-            f"QueuePool limit of size {pool.size()} overflow {pool.overflow()} reached, connection timed out, "
-            f"timeout {pool._timeout:0.2f}",
-            code="3o7r",
-        ) from None
+        raise PoolTimeout("all connections are lent") from None
     if pool._pool.use_lifo:
         queue._queue.append(record)
     else:
@@ -112,6 +118,7 @@ def _has_one_ready(pool: Any) -> bool:
 async def check_in(engine: Engine, proxy: Any) -> None:
     """Give a connection back on which nothing but reads happened, outside a transaction: there is nothing to reset."""
     pool = proxy._pool
+    note_back(pool, proxy)
     if _takes_at_once(pool):
         proxy._checkin(transaction_was_reset=True)
     else:
@@ -126,16 +133,52 @@ def _takes_at_once(pool: Any) -> bool:
     heard = pool.dispatch
     return (
         _is_plain_queue(pool)
-        and not (heard.reset or heard.checkin)
+        and not heard.checkin
+        and (not heard.reset or all(listener is forget_session_state for listener in heard.reset))
         and pool._reset_on_return is not reset_commit
         and not pool._pool._queue.full()
     )
 
 
-def discard(proxy: Any, error: BaseException) -> None:
-    """Close the connection at once and free its place in the pool; what it was doing is given up."""
-    if proxy.is_valid:
+def discard(engine: Engine, proxy: Any, held: Connection | None, error: BaseException) -> None:
+    """Free the connection's place in the pool at once, and have what it was doing cancelled and itself closed.
+
+    That takes a round trip, which nobody waits for: closed without it, the server would go on with the statement.
+    `held` is SQLAlchemy's connection, if a transaction has it; it counts as invalidated.
+    """
+    adapter = proxy.dbapi_connection
+    if adapter is None:
+        return
+    note_back(proxy._pool, proxy)
+    if proxy.is_detached or not _is_plain_queue(proxy._pool):  # in other pools it may be the only one there is
+        _invalidate(proxy, held, error)
+        return
+    proxy.detach()
+    _invalidate(proxy, held, error)
+    unwaited(greenlet_spawn(engine.dialect.do_terminate, adapter))
+
+
+def _invalidate(proxy: Any, held: Connection | None, error: BaseException) -> None:
+    if held is not None and not (held.closed or held.invalidated):
+        held.invalidate(error)
+    elif proxy.is_valid:
         proxy.invalidate(error)
+
+
+_background: set[asyncio.Task[None]] = set()
+
+
+def unwaited(work: Any) -> None:
+    """Let it end by itself: who would wait has been cancelled."""
+    task = asyncio.ensure_future(work)
+    _background.add(task)
+    task.add_done_callback(_ended)
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    _background.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.debug("A connection that was given up could not be closed: %s", type(error).__name__)
 
 
 # --- SQLAlchemy's adapters of the drivers ---------------------------------------------------------
@@ -161,6 +204,11 @@ def raise_translated(
     Inside a greenlet.  `connection` is None for one that was checked out for this statement alone.
     """
     owner: Any = connection or Connection(engine, connection=proxy, _has_events=False)
+    if isinstance(error, TimeoutError):
+        pool: Any = engine.pool
+        discard(engine, proxy, connection, error)
+        pool._invalidate(proxy, error, False)  # the others lead to the same server
+        raise NoAnswer(sql, None, error) from error
     try:
         adapted(proxy)._handle_exception(error)
     except engine.dialect.loaded_dbapi.Error as translated:

@@ -15,12 +15,15 @@ from catalysis.engine.alchemy.greenlets import can_wait
 from catalysis.engine.alchemy.owning import LocalSetting, Owned
 from catalysis.engine.alchemy.touches import Touch, touch_of
 from catalysis.engine.alchemy.turns import Turn
+from catalysis.events import CallSite
 
 
 class HookedSession(CommittingSession):
     """The synchronous session inside a `Session`, with a place to step in where SQLAlchemy offers no event."""
 
     turn: Turn
+    opened_at: CallSite | None = None
+    """The user's line that opened the session."""
     own_flush_hooks = 0
     """How many `after_flush` listeners belong to the class."""
     own_statement_hooks = 0

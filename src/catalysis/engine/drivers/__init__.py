@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy.engine import URL, Dialect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
@@ -27,6 +28,12 @@ def driver_of(dialect: Dialect) -> Driver:
     return _DRIVERS[dialect.driver]
 
 
+def was_stale(failure: DBAPIError) -> bool:
+    """Whether a driver says that a prepared statement no longer fits its tables; made anew, it will."""
+    cause = getattr(failure.orig, "__cause__", None)
+    return isinstance(cause, Exception) and any(driver.was_stale(cause) for driver in _DRIVERS.values())
+
+
 def make_engine(url: URL, settings: DatabaseSettings, given: dict[str, Any]) -> AsyncEngine:
     """An engine for `url`, as `settings` and the driver want it; `given` options win over both.
 
@@ -43,6 +50,8 @@ def make_engine(url: URL, settings: DatabaseSettings, given: dict[str, Any]) -> 
     engine = create_async_engine(url, **options)
     if embedded:
         sqlite.prepare(engine.sync_engine, given.get("isolation_level"))
+    elif url.get_driver_name() == "asyncpg":
+        asyncpg.prepare(engine.sync_engine, settings)
     return engine
 
 
@@ -67,4 +76,4 @@ def _merged(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-__all__ = ["OWN_HOOKS", "Answer", "Cursor", "Driver", "driver_of", "is_driven", "make_engine"]
+__all__ = ["OWN_HOOKS", "Answer", "Cursor", "Driver", "driver_of", "is_driven", "make_engine", "was_stale"]

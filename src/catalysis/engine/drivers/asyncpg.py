@@ -1,9 +1,14 @@
 """PostgreSQL by asyncpg."""
 
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
+from math import inf
 from typing import Any
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, ExceptionContext
 
 from catalysis.engine.alchemy.adapters import (
     begin,
@@ -14,9 +19,12 @@ from catalysis.engine.alchemy.adapters import (
     prepared,
     turn_on,
 )
+from catalysis.engine.alchemy.leaving import closes_in_time, resets_session
 from catalysis.engine.alchemy.owning import LocalSetting
 from catalysis.engine.drivers.base import Answer
 from catalysis.engine.drivers.settings import SET_LOCALLY
+from catalysis.engine.leftovers import leaves_state
+from catalysis.errors import NoAnswer
 from catalysis.settings import DatabaseSettings
 
 _SAME_OUTSIDE = frozenset({"autocommit", "read_committed", "read_uncommitted"})
@@ -28,15 +36,86 @@ Source: PostgreSQL documentation, "Transaction Isolation".
 
 def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
     """What asyncpg is told when it connects."""
-    connect: dict[str, Any] = {"timeout": settings.connect_timeout}
+    connect: dict[str, Any] = {"timeout": settings.connect_timeout, "command_timeout": settings.longest_answer}
     if settings.pooler == "transaction":
         # A statement prepared by name would be on one of the pooler's connections, and its next use on another.
         connect |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
         connect["prepared_statement_name_func"] = _unnamed
-    if settings.statement_timeout is not None:
-        milliseconds = round(settings.statement_timeout * 1000)
-        connect["server_settings"] = {"statement_timeout": str(milliseconds)}
+        return connect  # a pooler refuses settings that it does not know, and gives the session to others
+    bounds = {
+        "statement_timeout": settings.statement_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_transaction_timeout,
+    }
+    connect["server_settings"] = {
+        name: _milliseconds(seconds) for name, seconds in bounds.items() if seconds is not None
+    }
     return connect
+
+
+def _milliseconds(seconds: float) -> str:
+    """For a setting of the server's, where 0 is no bound."""
+    return "0" if seconds == inf else str(max(round(seconds * 1000), 1))
+
+
+def prepare(engine: Engine, settings: DatabaseSettings) -> None:
+    """Set up every connection the engine will open, what is an answer that does not come, and what a lease leaves."""
+    after_connect = ""
+    if settings.transaction_timeout is not None and settings.pooler is None:
+        after_connect = f"SET transaction_timeout = {_milliseconds(settings.transaction_timeout)}"
+
+    def on_connect(connection: Any, record: Any) -> None:
+        raw = driver_connection(connection)
+        keep_alive(raw, settings.keepalive)
+        if after_connect and raw.get_server_version() >= TRANSACTION_TIMEOUT_SINCE:
+            connection.run_async(lambda given: given.execute(after_connect))
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "handle_error", _no_answer, retval=True)
+    closes_in_time(engine)
+    if settings.pooler is None:  # behind a pooler the session is not ours to reset
+        resets_session(engine, leaves_state, ";".join(filter(None, (RESET, after_connect))))
+
+
+TRANSACTION_TIMEOUT_SINCE = (17,)
+
+RESET = "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL; DISCARD TEMP"
+"""Takes back what a session can have left behind, but prepared statements, which are ours."""
+
+
+def keep_alive(raw: Any, seconds: float) -> None:
+    """Have TCP find out within these seconds that the server cannot be reached, where the system can do that.
+
+    It asks while nothing is under way, and gives up on what was sent and not received: so a statement may take its
+    time as long as the server is there.
+    """
+    transport = getattr(raw, "_transport", None)
+    sock = transport and transport.get_extra_info("socket")
+    if sock is None or seconds == inf or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    idle = max(round(seconds / 2), 1)
+    interval = max(round(seconds / 2 / PROBES), 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", idle),
+        ("TCP_KEEPALIVE", idle),  # macOS's name for it
+        ("TCP_KEEPINTVL", interval),
+        ("TCP_KEEPCNT", PROBES),
+        ("TCP_USER_TIMEOUT", round(seconds * 1000)),
+    ):
+        if (option := getattr(socket, name, None)) is not None:
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+PROBES = 3
+
+
+def _no_answer(failed: ExceptionContext) -> BaseException | None:
+    """For the statements that SQLAlchemy runs: the connection is given up, and so are the others of the pool."""
+    if not isinstance(failed.original_exception, TimeoutError) or failed.connection is None:
+        return None
+    failed.is_disconnect = True
+    return NoAnswer(failed.statement, None, failed.original_exception)
 
 
 def _unnamed() -> str:
