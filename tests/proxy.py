@@ -1,6 +1,8 @@
-"""Proxies in front of PostgreSQL: one counts round trips, which end with the server's ReadyForQuery; one cuts."""
+"""Proxies in front of PostgreSQL: one counts round trips, which end with the server's ReadyForQuery; one has faults."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -75,6 +77,11 @@ class Faults:
         """How many have come since the fault was set."""
         self.struck = asyncio.Event()
         """Set when the fault has happened; for a reply that is cut, when the server has given it."""
+        self.flows = asyncio.Event()
+        """Cleared while nothing is forwarded, in either direction."""
+        self.flows.set()
+        self.released = asyncio.Event()
+        """Set when a reply that was held may go on."""
         self._strikes: Callable[[bytes], bool] | None = None
         self._place = ""
 
@@ -82,15 +89,31 @@ class Faults:
         """Cut the connection at the request that contains `what`, or that is the `what`-th from now on, from 0.
 
         `place` is "request": the server never sees it; "reply": it has answered, and the client never sees that;
-        or "silence": as "reply", and nobody closes anything.
+        "silence": as "reply", and nobody closes anything; "hold": as that, and it comes after `release`; "reset": the
+        server gets it, and the client gets TCP's RST.
         """
         self.requests, self._place = 0, place
         self.struck.clear()
+        self.released.clear()
         self._strikes = lambda body: what in body if isinstance(what, bytes) else self.requests == what
+
+    def freeze(self) -> None:
+        """A black hole from now on: everything is taken, nothing comes out, and nobody closes anything."""
+        self.flows.clear()
+
+    def thaw(self) -> None:
+        """What was taken comes out."""
+        self.flows.set()
+
+    def release(self) -> None:
+        """Let a reply go on that was held."""
+        self.released.set()
 
     def clear(self) -> None:
         """No fault any more."""
         self._strikes = None
+        self.thaw()
+        self.release()
 
     def place_for(self, body: bytes) -> str:
         """Where the connection is cut at this request; empty if it is not."""
@@ -117,11 +140,13 @@ class _Wire:
                 code[:2] != b"\x00\x03"
             ):  # the version of the protocol: that is the start, and no SSLRequest
                 size = await reader.readexactly(4)
+                await self.faults.flows.wait()
                 code = await reader.readexactly(int.from_bytes(size) - 4)
                 self.server.write(size + code)
             pending = b""
             while True:
                 head = await reader.readexactly(5)
+                await self.faults.flows.wait()
                 pending += head + await reader.readexactly(int.from_bytes(head[1:]) - 4)
                 if head[:1] not in _ENDS_A_REQUEST:
                     if head[:1] == b"X":
@@ -133,6 +158,10 @@ class _Wire:
                     self.close()
                 self.muted = place
                 self.server.write(pending)
+                if place == "reset":
+                    await self.server.drain()
+                    self.faults.struck.set()
+                    self.reset()
                 pending = b""
         except (asyncio.IncompleteReadError, ConnectionError):
             self.close()
@@ -144,6 +173,11 @@ class _Wire:
             while True:
                 head = await reader.readexactly(5)
                 body = await reader.readexactly(int.from_bytes(head[1:]) - 4)
+                await self.faults.flows.wait()
+                if self.muted == "hold":
+                    self.faults.struck.set()
+                    await self.faults.released.wait()
+                    self.muted = ""
                 if not self.muted:
                     self.client.write(head + body)
                 elif head[:1] == b"Z":
@@ -152,6 +186,14 @@ class _Wire:
                         self.close()
         except (asyncio.IncompleteReadError, ConnectionError):
             self.close()
+
+    def reset(self) -> None:
+        """Have the client's side closed with RST, as by a firewall."""
+        self.client.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        self.client.transport.abort()
+        self.server.close()
 
     def close(self) -> None:
         """Cut both sides."""

@@ -12,8 +12,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 UNPRIVILEGED_USER = "nobody"
 INITDB = ("--no-sync", "--locale=C", "-E", "UTF8", "-U", "postgres", "-A", "trust")
@@ -80,6 +82,67 @@ class PostgresServer:
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}")
+
+
+@dataclass(frozen=True)
+class PgBouncer:
+    """Debian's or anybody's `pgbouncer`, in transaction mode, in front of a server on loopback."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @staticmethod
+    def find() -> str | None:
+        """Where it is installed, if it is."""
+        return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+
+    @classmethod
+    def start(cls, url: str, *, pool_size: int = 4, **settings: object) -> "PgBouncer":
+        """In front of the server of a URL; `pool_size` connections to each of its databases."""
+        program, folder, port = cls.find(), Path(tempfile.mkdtemp(prefix="catalysis-bouncer-")), free_port()
+        assert program
+        given: dict[str, object] = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": "transaction",
+            "default_pool_size": pool_size,
+            "max_client_conn": 500,
+        }
+        lines = "".join(f"{name} = {value}\n" for name, value in (given | settings).items())
+        server = urlsplit(url)
+        target = f"* = host={server.hostname} port={server.port} user={server.username}"
+        (folder / "bouncer.ini").write_text(f"[databases]\n{target}\n[pgbouncer]\n{lines}")
+        command = [program, "-q", str(folder / "bouncer.ini")]
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(UNPRIVILEGED_USER)
+            for path in (folder, folder / "bouncer.ini"):
+                os.chown(path, user.pw_uid, user.pw_gid)
+            command += ["-u", UNPRIVILEGED_USER]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        bouncer = cls(folder, port, process)
+        for _ in range(500):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return bouncer
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+        said = (folder / "log").read_text()
+        bouncer.stop()
+        raise RuntimeError(f"pgbouncer did not start:\n{said}")
+
+    def through(self, url: str) -> str:
+        """The same database by way of it."""
+        return url.replace(f":{urlsplit(url).port}/", f":{self.port}/")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _embedded() -> Path:

@@ -16,6 +16,7 @@ from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
 from catalysis.diagnosis import check_tables
+from catalysis.engine.alchemy.lending import Holder, holders
 from catalysis.engine.drivers import make_engine
 from catalysis.engine.drivers.isolation import Isolation
 from catalysis.events import DatabaseAddress
@@ -190,6 +191,10 @@ class Database:
         limits = [each.limit for each in every if each.limit is not None]
         limit = sum(limits) if limits and len(limits) == len(every) else None
         return PoolFigures(sum(each.open for each in every), sum(each.lent for each in every), limit)
+
+    def leases(self) -> tuple[Holder, ...]:
+        """Who holds connections of the running loop's pool now, longest first; not those taken without a session."""
+        return tuple(holders(self.engine.sync_engine))
 
     def _figures_of(self, engine: AsyncEngine) -> PoolFigures:
         pool = engine.pool

@@ -44,6 +44,9 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
         if tell_of is not None:
             tell_of(None, type(error).__name__)
         await lent.fail(error, sent.sql, sent.parameters)
+    except BaseException as cancelled:  # perhaps in the middle of its BEGIN
+        lent.give_up(cancelled, survives=driver.survives_cancellation)
+        raise
     plan = reading.plan
     try:
         usable = await is_generated(session, reading, sent, cursor.describe)
@@ -97,6 +100,13 @@ class _Parts:
             self.is_open = False
             await self.cursor.close()
             await self.lent.fail(error, self.sent.sql, self.sent.parameters)
+        except BaseException as cancelled:
+            self.is_open = False
+            driver = driver_of(self.lent.engine.dialect)
+            if driver.survives_cancellation:
+                await self.cursor.close()
+            self.lent.give_up(cancelled, survives=driver.survives_cancellation)
+            raise
 
     def close(self) -> None:
         """Let go of the cursor, once."""

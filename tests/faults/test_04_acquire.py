@@ -1,0 +1,82 @@
+"""4. The wait for a connection ends by timeout and by cancellation at once: no place is lost, no cancellation swallowed.
+
+Mutations seen to fail: `_one_back` keeps the record that it took (the pool runs dry); `check_out` takes every error
+for the timeout (`except BaseException`: the cancellations are swallowed).
+"""
+
+import asyncio
+import random
+
+import pytest
+from sqlalchemy import text
+from sqlmodel import select
+
+from catalysis import Database, DatabaseSettings, PoolExhausted
+from tests.faults.checks import goes_on
+from tests.models import Label, made
+
+
+async def _read(database: Database) -> None:
+    async with database.session() as session:
+        await session.exec(select(Label))
+
+
+async def _write(database: Database) -> None:
+    async with database.session() as session:
+        await session.execute(text("UPDATE label SET name = name"))
+        await session.commit()
+
+
+@pytest.mark.parametrize("rounds", [40, pytest.param(2_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("pool_timeout", [0.004, 5])
+async def test_timeouts_race_with_cancellations(backend_url: str, rounds: int, pool_timeout: float):
+    settings = DatabaseSettings(url=backend_url, pool_size=1, max_overflow=0, pool_timeout=pool_timeout)
+    chance = random.Random(4)
+    outcomes: set[type] = set()
+    async with made(settings) as database:
+        await _read(database)
+        for _ in range(rounds):
+            works = [asyncio.create_task((_read if n % 2 else _write)(database)) for n in range(6)]
+            victims = chance.sample(works, 3)
+            for number, victim in enumerate(victims):
+                for _ in range(chance.randrange(1, 12)):
+                    await asyncio.sleep(0 if number else 0.0005)
+                victim.cancel()
+            was_asked = [each.cancelling() for each in works]
+            ended = await asyncio.gather(*works, return_exceptions=True)
+            for each, outcome, asked in zip(works, ended, was_asked, strict=True):
+                if isinstance(outcome, BaseException):
+                    assert isinstance(outcome, PoolExhausted | asyncio.CancelledError), repr(outcome)
+                outcomes.add(type(outcome))
+                assert asked or not each.cancelled(), "nobody cancelled it"
+        assert asyncio.CancelledError in outcomes
+        assert type(None) in outcomes
+        settings_free = database.pool_figures()
+        await goes_on(database) if pool_timeout > 1 else await _settles(database)
+        assert settings_free.limit == 1
+
+
+async def _settles(database: Database) -> None:
+    for _ in range(200):
+        if database.pool_figures().lent == 0:
+            break
+        await asyncio.sleep(0.01)
+    await _read(database)
+    await _write(database)
+
+
+async def test_a_cancellation_wins_over_a_connection_that_comes_with_it(backend_url: str):
+    """`wait_for` whose time is up in the turn of the loop in which the connection comes back."""
+    settings = DatabaseSettings(url=backend_url, pool_size=1, max_overflow=0, pool_timeout=5)
+    async with made(settings) as database:
+        for turns in range(30):
+            async with database.session() as holder:
+                await holder.connection()
+                waiting = asyncio.create_task(_read(database))
+                await asyncio.sleep(0)
+            for _ in range(turns % 4):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            (outcome,) = await asyncio.gather(waiting, return_exceptions=True)
+            assert outcome is None or isinstance(outcome, asyncio.CancelledError)
+            await goes_on(database)

@@ -1,0 +1,163 @@
+"""16. PgBouncer in transaction mode (`DatabaseSettings.pooler="transaction"`) is a tested configuration.
+
+Mutations seen to fail: `connect_args` without `prepared_statement_name_func`, or without `statement_cache_size=0`
+("prepared statement … does not exist"); `AsyncpgDriver.fetch` without its transaction around a read
+("unnamed prepared statement does not exist"); settings sent to the pooler ("unsupported startup parameter").
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, text
+from sqlalchemy.orm import selectinload
+from sqlmodel import select
+
+from catalysis import (
+    Database,
+    DatabaseSettings,
+    NoAnswer,
+    Session,
+    bulk_insert,
+    paginate,
+    paginate_keyset,
+    upsert,
+)
+from tests.faults.checks import goes_on, names, seen_from_outside
+from tests.models import Job, Label, Person, made
+from tests.servers import PgBouncer
+
+WORKER = """
+import asyncio, sys
+from sqlalchemy import func, text
+from sqlmodel import select
+from catalysis import Database, DatabaseSettings
+from tests.models import Label
+
+async def main(url, number, statements):
+    database = Database(DatabaseSettings(url=url, pooler="transaction", pool_size=5, pool_timeout=60))
+    left = int(statements)
+    async def lane(lane):
+        nonlocal left
+        while left > 0:
+            left -= 5
+            name = f"{number} {lane} {left}"
+            async with database.session() as session:
+                session.add(label := Label(name=name))
+                await session.commit()
+                await session.refresh(label)
+            async with database.session() as session:
+                found = (await session.exec(select(Label).where(Label.name == name))).one()
+                assert (await session.exec(select(func.lower(Label.name)).where(Label.id == found.id))).one() == name
+                assert (await session.execute(text("SELECT :n"), {"n": name})).scalar_one() == name
+    await asyncio.gather(*[lane(n) for n in range(5)])
+    await database.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def prepared_on_servers(url: str, pooled: str, connections: int) -> list[str]:
+    """Names of statements that were left on the pooler's connections, each asked while all are held."""
+    database = Database(DatabaseSettings(url=pooled, pooler="transaction", pool_size=connections))
+    barrier = asyncio.Barrier(connections)
+
+    async def look() -> tuple[int, list[str]]:
+        async with database.engine.begin() as connection:
+            pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+            await barrier.wait()
+            rows = await connection.execute(text("SELECT name FROM pg_prepared_statements WHERE name <> ''"))
+            return pid, list(rows.scalars())
+
+    async with asyncio.timeout(30):
+        found = await asyncio.gather(*[look() for _ in range(connections)])
+    await database.close()
+    assert len({pid for pid, _ in found}) == connections, "every connection was looked at"
+    return [name for _, left in found for name in left]
+
+
+@pytest.mark.parametrize("statements", [100, pytest.param(1_000, marks=pytest.mark.long)])
+async def test_three_processes(postgres_url: str, pgbouncer: PgBouncer, statements: int):
+    async with made(postgres_url) as direct:
+        pooled = pgbouncer.through(postgres_url)
+        processes = [
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", WORKER, pooled, str(number), str(statements)),
+                cwd=Path(__file__).parents[2],
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            for number in range(3)
+        ]
+        for said, _ in await asyncio.gather(*[process.communicate() for process in processes]):
+            assert said.decode() == ""
+        assert [process.returncode for process in processes] == [0, 0, 0]
+        assert len(await names(direct)) == 3 * statements // 5
+        assert await prepared_on_servers(postgres_url, pooled, 4) == []
+
+
+@pytest.fixture
+async def pooled(postgres_url: str, pgbouncer: PgBouncer) -> AsyncIterator[Database]:
+    """Two connections of ours, four of the pooler's: statements of one session meet several servers."""
+    async with made(postgres_url):
+        settings = DatabaseSettings(
+            url=pgbouncer.through(postgres_url), pooler="transaction", pool_size=2, max_overflow=0
+        )
+        database = Database(settings)
+        yield database
+        await database.close()
+
+
+async def test_everything_works_by_way_of_it(postgres_url: str, pooled: Database):
+    async with pooled.session() as session:
+        session.add_all([Person(name=f"p{n}", jobs=[Job(title="x")]) for n in range(5)])
+        await session.commit()
+    for _ in range(3):
+        async with pooled.session() as session:
+            people = (await session.exec(select(Person).options(selectinload(Person.jobs)))).all()
+            assert [len(person.jobs) for person in people] == [1] * 5
+            assert (await paginate(session, select(Person).order_by(Person.name), size=2)).total == 5
+            page = await paginate_keyset(session, select(Person).order_by(Person.name), size=2)
+            assert [each.name for each in page.items] == ["p0", "p1"]
+            await bulk_insert(session, Label, [{"name": f"bulk {n}"} for n in range(1_500)])
+            await upsert(session, Label, [{"name": "bulk 1"}, {"name": "more"}], key="name")
+            streamed = await session.stream_scalars(select(Label).execution_options(yield_per=500))
+            assert len([label async for label in streamed]) == 1_501
+            await session.rollback()
+
+    async def work(session: Session) -> int:
+        session.add(Label(name="committed"))
+        return (await session.exec(select(func.count(Label.id)))).one()
+
+    assert await pooled.transaction(work, isolation="serializable") == 1
+    async with seen_from_outside(postgres_url) as server:
+        await server.none_in_transaction()
+
+
+async def test_without_the_setting_it_fails(postgres_url: str, pgbouncer: PgBouncer):
+    """So that the tests above are known to have something to find."""
+    async with made(postgres_url):
+        plain = Database(
+            DatabaseSettings(url=pgbouncer.through(postgres_url)),
+            connect_args={"server_settings": {}},
+        )
+        assert not (await plain.health()).ready, "it sends settings that the pooler refuses"
+        await plain.close()
+
+
+async def test_a_bound_of_ours_holds_where_the_servers_cannot_be_set(
+    postgres_url: str, pgbouncer: PgBouncer
+):
+    settings = DatabaseSettings(
+        url=pgbouncer.through(postgres_url), pooler="transaction", answer_timeout=0.5, pool_size=1, max_overflow=0
+    )
+    async with made(postgres_url), seen_from_outside(postgres_url) as server:
+        database = Database(settings)
+        async with database.session() as session:
+            with pytest.raises(NoAnswer):
+                await session.exec(select(func.pg_sleep(30)))
+        await server.none_running("pg_sleep")
+        await goes_on(database)
+        await database.close()
