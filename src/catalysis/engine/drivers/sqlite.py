@@ -11,15 +11,18 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
 from catalysis.engine.alchemy.adapters import driver_connection, turn_on
 from catalysis.engine.alchemy.owning import LocalSetting
 from catalysis.engine.drivers.base import Answer
 from catalysis.settings import DatabaseSettings
+
+T = TypeVar("T")
 
 _START = r"(?:[\s(]|--[^\n]*\n|/\*.*?\*/)*"
 _READS = re.compile(
@@ -45,6 +48,31 @@ def prepare(engine: Engine, isolation_level: str | None) -> None:
     event.listen(engine, "connect", _on_connect)
     hook = _before_statement_in_autocommit if isolation_level == "AUTOCOMMIT" else _before_statement
     event.listen(engine, "before_cursor_execute", hook, retval=True)
+    event.listen(engine, "handle_error", _interrupt_cancelled)
+
+
+AGAIN = (0.02, 0.2)
+"""Seconds after which a cancelled statement is interrupted once more: it may not have begun when it was cancelled."""
+
+
+def _interrupt_cancelled(failed: ExceptionContext) -> None:
+    """For the statements that SQLAlchemy runs: its cancelled ones would go on in the thread, and closing wait for them.
+
+    SQLAlchemy throws the connection away, so nobody else's statement can be met.
+    """
+    if failed.connection is None or not isinstance(failed.original_exception, asyncio.CancelledError):
+        return
+    if failed.connection.closed or failed.connection.invalidated:
+        return
+    raw: Any = failed.connection.connection.driver_connection
+
+    def interrupt() -> None:
+        with suppress(ValueError, sqlite3.Error):  # it is closed
+            raw._conn.interrupt()
+
+    interrupt()
+    for seconds in AGAIN:
+        asyncio.get_running_loop().call_later(seconds, interrupt)
 
 
 def _on_connect(connection: Any, record: Any) -> None:
@@ -126,7 +154,8 @@ class SqliteDriver:
         self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any
     ) -> "SqliteCursor":
         """See `Driver`."""
-        return SqliteCursor(await driver_connection(connection).execute(sql, parameters))
+        raw = driver_connection(connection)
+        return SqliteCursor(raw, await _in_thread(raw, lambda database: database.execute(sql, parameters)))
 
     def can_write(self, connection: Any, engine: Engine) -> bool:
         """See `Driver`: an engine that is ours and not in autocommit, or one where Python's driver begins by itself."""
@@ -158,17 +187,17 @@ class SqliteDriver:
 class SqliteCursor:
     """A cursor of SQLite's, which reads on as rows are asked for."""
 
-    def __init__(self, cursor: Any) -> None:
-        self._cursor = cursor
+    def __init__(self, connection: Any, cursor: sqlite3.Cursor) -> None:
+        self._connection, self._cursor = connection, cursor
         self.describe = lambda: cursor.description
 
     async def fetch(self, most: int) -> Sequence[Any]:
         """See `Cursor`."""
-        return await self._cursor.fetchmany(most)
+        return await _in_thread(self._connection, lambda _: self._cursor.fetchmany(most))
 
     async def close(self) -> None:
         """See `Cursor`."""
-        await self._cursor.close()
+        await _in_thread(self._connection, lambda _: self._cursor.close())
 
 
 async def _fetch(connection: Any, sql: str, parameters: Sequence[Any]) -> Answer:
@@ -204,13 +233,13 @@ async def _write(
     return await _in_thread(connection, work)
 
 
-async def _in_thread(connection: Any, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
+async def _in_thread(connection: Any, work: Callable[[sqlite3.Connection], T]) -> T:
     """Do it all in one hop to the connection's thread; cancelled, it is interrupted."""
     database: sqlite3.Connection = (
         connection._conn
     )  # raises ValueError if it is closed, as everything of aiosqlite
     is_wanted, is_running = True, False
-    answers = list[Answer]()  # the thread keeps what it returned last, so it returns nothing
+    answers = list[T]()  # the thread keeps what it returned last, so it returns nothing
 
     def work_if_wanted() -> None:
         nonlocal is_running
