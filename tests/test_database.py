@@ -2,13 +2,11 @@
 
 import asyncio
 import sqlite3
-import time
 from contextlib import closing
 
 import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 from sqlmodel import func, select
 
@@ -32,48 +30,6 @@ async def test_the_embedded_file_is_set_up(embedded: Database):
     async with embedded.session() as session:
         for pragma, value in (("journal_mode", "wal"), ("foreign_keys", 1), ("busy_timeout", 5000)):
             assert (await session.execute(text(f"PRAGMA {pragma}"))).scalar_one() == value
-
-
-async def test_a_reading_transaction_takes_no_lock_and_a_writing_one_takes_it_at_once(embedded: Database):
-    async with embedded.session() as reader, embedded.session() as writer:
-        await reader.exec(select(Label))
-        connection = (await (await reader.connection()).get_raw_connection()).driver_connection
-        assert not connection.in_transaction
-        writer.add(Label(name="w"))
-        await writer.commit()
-        await reader.exec(select(Label))
-        reader.add(Label(name="r"))  # read before another wrote: stock SQLite transactions fail here
-        await reader.flush()
-        assert connection.in_transaction
-        await reader.commit()
-    assert await count(embedded) == 2
-
-
-async def test_writers_wait_for_each_other(embedded: Database):
-    async def one_more(number: int) -> None:
-        async with embedded.session() as session:
-            seen = (await session.exec(select(func.count()).select_from(Label))).one()
-            session.add(Label(name=f"{number} after {seen}"))
-            await session.flush()
-            await asyncio.sleep(0.02)
-            await session.commit()
-
-    await asyncio.gather(*[one_more(number) for number in range(10)])
-    assert await count(embedded) == 10
-
-
-async def test_a_writer_that_waits_too_long_is_told(tmp_path):
-    settings = DatabaseSettings(url=f"sqlite:///{tmp_path / 'x.db'}", busy_timeout=0.2)
-    async with made(settings) as database, database.session() as one, database.session() as two:
-        one.add(Label(name="one"))
-        await one.flush()
-        two.add(Label(name="two"))
-        started = time.monotonic()
-        with pytest.raises(OperationalError, match="locked"):
-            await two.flush()
-        assert 0.1 < time.monotonic() - started < 3
-        await two.rollback()
-        await one.rollback()
 
 
 async def test_savepoints_belong_to_their_transaction(embedded: Database):
@@ -219,39 +175,6 @@ async def test_a_transaction_is_committed_whole_or_not_at_all(database: Database
     assert await count(database) == 1
 
 
-async def contend(url: str, retries: int) -> tuple[list[str | BaseException], int]:
-    """Two serializable transactions that each read what the other writes."""
-    async with made(url) as database:
-        barrier, attempts = asyncio.Barrier(2), 0
-
-        async def work(session: Session) -> str:
-            nonlocal attempts
-            attempts += 1
-            await session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
-            seen = (await session.exec(select(func.count()).select_from(Label))).one()
-            if attempts <= 2:
-                await barrier.wait()
-            session.add(Label(name=f"after {seen}, attempt {attempts}"))
-            return "done"
-
-        both = [database.transaction(work, retries=retries) for _ in range(2)]
-        return await asyncio.gather(*both, return_exceptions=True), attempts
-
-
-async def test_a_serialization_failure_is_run_again(postgres_url: str):
-    results, attempts = await contend(postgres_url, retries=5)
-    assert results == ["done", "done"]
-    assert attempts == 3
-
-
-async def test_without_retries_it_is_raised(postgres_url: str):
-    results, attempts = await contend(postgres_url, retries=0)
-    (failure,) = [each for each in results if each != "done"]
-    assert isinstance(failure, DBAPIError)
-    assert failure.orig.sqlstate == "40001"
-    assert attempts == 2
-
-
 # --- Loops, health, the process's database --------------------------------------------------------
 
 
@@ -300,25 +223,6 @@ async def test_an_unreachable_database_is_not_ready():
     assert not health.ready
     assert "hunter2" not in repr(health)
     assert health.error
-
-
-async def test_an_empty_pool_is_a_typed_error_in_time(postgres_url: str):
-    settings = DatabaseSettings(url=postgres_url, pool_size=1, max_overflow=0, pool_timeout=0.2)
-    async with made(settings) as database, database.session() as one, database.session() as two:
-        await one.connection()
-        with pytest.raises(PoolTimeout):
-            await two.exec(select(Label))
-        await one.close()
-        await two.exec(select(Label))
-
-
-async def test_a_statement_timeout_is_the_servers(postgres_url: str):
-    async with (
-        made(DatabaseSettings(url=postgres_url, statement_timeout=0.1)) as database,
-        database.session() as session,
-    ):
-        with pytest.raises(DBAPIError, match="statement timeout"):
-            await session.execute(text("SELECT pg_sleep(5)"))
 
 
 async def test_the_process_has_one_database(tmp_path):

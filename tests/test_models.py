@@ -1,13 +1,12 @@
 """The base model: keys, times, and what becomes of naive ones."""
 
 import time
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import JSON, create_engine, insert, text, update
-from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 from sqlalchemy.orm import Session as SyncSession
 from sqlmodel import select
@@ -68,32 +67,6 @@ async def test_bulk_and_textual_inserts_get_their_times(database: Database):
         for label in labels:
             assert timedelta(seconds=-1) < now - label.created_at < timedelta(seconds=10)
             assert label.updated_at.tzinfo is not None
-
-
-async def test_a_naive_datetime_is_refused(database: Database):
-    async with database.session() as session:
-        session.add(Label(name="naive", deleted_at=datetime(2026, 1, 1)))
-        with pytest.raises(StatementError, match="must have timezone information"):
-            await session.commit()
-        await session.rollback()
-        with pytest.raises(StatementError, match="must have timezone information"):
-            await session.exec(select(Label).where(Label.created_at < datetime(2026, 1, 1)))
-        await session.rollback()
-
-
-async def test_other_zones_are_stored_as_the_same_instant(database: Database, monkeypatch):
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    try:
-        tokyo = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=9)))
-        async with database.session() as session:
-            session.add(Label(name="t", deleted_at=tokyo))
-            await session.commit()
-        async with database.session() as session:
-            assert (await session.exec(select(Label.deleted_at))).one() == datetime(2026, 1, 1, 3, tzinfo=UTC)
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
 def test_an_unmapped_model_is_a_value_like_any_other():

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import selectinload
 from sqlmodel import col, select
 
-from catalysis import Database, DatabaseSettings, Session, watch_queries
+from catalysis import Database, Session, watch_queries
 from tests.models import Job, Label, Person, made
 from tests.proxy import counted
 
@@ -78,20 +78,6 @@ async def test_higher_isolation_reads_in_a_transaction(postgres_url: str, filled
     await engine.dispose()
 
 
-async def test_reads_of_one_session_run_at_once_and_in_a_transaction_one_after_another(filled: Database):
-    async with filled.session() as session:
-        found = await asyncio.gather(
-            *[session.exec(select(Label).where(Label.name == f"label {n}")) for n in range(5)]
-        )
-        assert [each.one().name for each in found] == [f"label {n}" for n in range(5)]
-    async with filled.session() as session, session.begin():
-        found = await asyncio.gather(
-            *[session.exec(select(Label).where(Label.name == f"label {n}")) for n in range(5)]
-        )
-        assert [each.one().name for each in found] == [f"label {n}" for n in range(5)]
-        assert filled.pool_figures().lent == 1
-
-
 async def test_a_read_costs_one_round_trip_and_closing_none(postgres_url: str):
     async with counted(postgres_url) as (url, trips):
         database = Database(url)
@@ -124,29 +110,6 @@ async def test_a_read_costs_one_round_trip_and_closing_none(postgres_url: str):
         await database.close()
 
 
-async def test_a_cancelled_read_loses_no_connection(filled: Database):
-    engine = create_async_engine(filled.settings.url, pool_size=1, max_overflow=0, pool_timeout=2)
-    slow = "SELECT count(*) FROM pg_sleep(5)"
-    if engine.dialect.name == "sqlite":
-        numbers = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300000000)"
-        slow = f"{numbers} SELECT count(*) FROM n"
-    await _cancel(engine, select(func.count()).select_from(text(f"({slow}) AS slow")))
-    async with Session(engine) as session:
-        assert len((await asyncio.wait_for(session.exec(select(Label)), 2)).all()) == 5
-    assert engine.pool.checkedout() == 0
-    await engine.dispose()
-
-
-async def _cancel(engine, statement) -> None:
-    async with Session(engine) as session:
-        await session.exec(select(Label))
-        task = asyncio.create_task(session.execute(statement))
-        await asyncio.sleep(0.2)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-
 async def test_the_pools_own_events_stay_true(filled: Database):
     engine = create_async_engine(filled.settings.url, pool_pre_ping=True)
     heard: list[str] = []
@@ -168,63 +131,6 @@ async def test_overflow_connections_are_closed(filled: Database):
     assert await asyncio.gather(*[read() for _ in range(20)]) == [5] * 20
     assert (engine.pool.checkedin(), engine.pool.checkedout()) == (1, 0)
     await engine.dispose()
-
-
-async def test_a_killed_connection_is_replaced_unseen(postgres_url: str):
-    database = Database(postgres_url)
-    await database.create_all(Person.metadata)
-    async with database.session() as session:
-        session.add(Label(name="x"))
-        await session.commit()
-        await session.exec(select(Label))
-    killer = Database(postgres_url)
-    async with killer.engine.connect() as connection:
-        await connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
-            )
-        )
-    await killer.close()
-    async with database.session() as session:
-        assert (await session.exec(select(Label.name))).all() == ["x"]
-    await database.close()
-
-
-async def test_a_changed_table_is_prepared_anew_unseen(postgres_url: str):
-    database = Database(postgres_url)
-    await database.create_all(Person.metadata)
-    async with database.session() as session:
-        session.add(Label(name="12"))
-        await session.commit()
-        assert (await session.exec(select(Label.name))).all() == ["12"]
-        assert (await session.exec(select(Label.name))).all() == ["12"]
-    other = Database(postgres_url)
-    async with other.engine.begin() as connection:
-        await connection.execute(text("ALTER TABLE label ALTER COLUMN name TYPE varchar(40)"))
-        await connection.execute(text("ALTER TABLE label ALTER COLUMN name TYPE text"))
-    await other.close()
-    async with database.session() as session:
-        assert (await session.exec(select(Label.name))).all() == ["12"]
-    await database.close()
-
-
-async def test_in_a_transaction_a_changed_table_is_a_typed_error(postgres_url: str):
-    database = Database(postgres_url, pool_size=1, max_overflow=0)
-    await database.create_all(Person.metadata)
-    async with database.session() as session, session.begin():
-        await session.exec(select(Label.deleted_at))
-        await session.exec(select(Label.deleted_at))
-    other = Database(postgres_url)
-    async with other.engine.begin() as connection:
-        await connection.execute(text("ALTER TABLE label ALTER COLUMN deleted_at TYPE text"))
-    await other.close()
-    async with database.session() as session:
-        await session.begin()
-        with pytest.raises(DBAPIError, match=r"cached|plan"):
-            await session.exec(select(Label.deleted_at))
-        await session.rollback()
-    await database.close()
 
 
 async def test_an_error_is_sqlalchemys_with_statement_and_without_values(filled: Database):
@@ -250,22 +156,6 @@ async def test_eager_loads_that_do_not_depend_on_each_other_run_at_once(filled: 
         assert len(queries) == 3
         assert all(each.native for each in queries)
         assert filled.pool_figures().lent == 0
-
-
-async def test_behind_a_pooler_nothing_is_prepared_by_name(postgres_url: str):
-    settings = DatabaseSettings(url=postgres_url, pooler="transaction", pool_size=1, max_overflow=0)
-    async with made(settings) as database:
-        async with database.session() as session:
-            session.add(label := Label(name="x"))
-            await session.commit()
-            for _ in range(3):
-                assert await session.scalar(select(func.count(Label.id))) == 1
-                await session.refresh(label)
-        async with database.session() as session:
-            assert (await session.get_one(Label, label.id)).name == "x"
-            assert database.pool_figures().lent == 0
-            named = await session.execute(text("SELECT name FROM pg_prepared_statements WHERE name <> ''"))
-            assert named.all() == []
 
 
 async def test_an_eager_load_that_fails_raises_the_error_itself(postgres_url: str):

@@ -220,11 +220,10 @@ WORK: dict[str, Work] = {
 @pytest.fixture
 async def small(backend_url: str) -> AsyncIterator[Database]:
     """A database with a pool of two: what is lost twice is missed."""
-    async with made(backend_url) as filled:
-        async with filled.session() as session:
-            session.add_all([Label(name=f"label {n}") for n in range(6)])
-            session.add_all([Person(name=name, jobs=[Job(title="x")]) for name in ("ada", "bob")])
-            await session.commit()
+    async with made(backend_url) as filled, filled.session() as session:
+        session.add_all([Label(name=f"label {n}") for n in range(6)])
+        session.add_all([Person(name=name, jobs=[Job(title="x")]) for name in ("ada", "bob")])
+        await session.commit()
     settings = DatabaseSettings(url=backend_url, pool_size=2, max_overflow=0, pool_timeout=10)
     database = Database(settings)
     yield database
@@ -236,7 +235,9 @@ async def _cancel_at_each_step(database: Database, work: Work, server: Server | 
 
     async def use() -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UncommittedChanges)  # of work that ended and left its flush behind
+            warnings.simplefilter(
+                "ignore", UncommittedChanges
+            )  # of work that ended and left its flush behind
             async with database.session() as session:
                 await work(database, session)
 

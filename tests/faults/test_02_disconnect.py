@@ -50,7 +50,7 @@ def application(database: Database) -> FastAPI:
     async def watched(request: Request, db: DatabaseDep) -> int:
         """As those write it who want a query to end with its client."""
         query = asyncio.create_task(db.execute(text("SELECT pg_sleep(30)")))
-        while not await request.is_disconnected():
+        while not await request.is_disconnected():  # noqa: ASYNC110 - Starlette has no event for it
             await asyncio.sleep(0.01)
         query.cancel()
         await asyncio.gather(query, return_exceptions=True)

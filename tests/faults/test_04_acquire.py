@@ -1,4 +1,4 @@
-"""4. The wait for a connection ends by timeout and by cancellation at once: no place is lost, no cancellation swallowed.
+"""4. The wait for a connection ends by timeout and cancellation at once: no place is lost, no cancellation swallowed.
 
 Mutations seen to fail: `_one_back` keeps the record that it took (the pool runs dry); `check_out` takes every error
 for the timeout (`except BaseException`: the cancellations are swallowed).

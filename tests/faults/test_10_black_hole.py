@@ -47,7 +47,11 @@ WORK: dict[str, Callable[[Session], Awaitable[Any]]] = {
 
 @pytest.mark.parametrize("name", WORK)
 async def test_a_black_hole_is_a_typed_error_in_time(postgres_url: str, name: str):
-    async with through_a_proxy(postgres_url, answer_timeout=0.4, connect_timeout=0.5) as (database, faults, _):
+    async with through_a_proxy(postgres_url, answer_timeout=0.4, connect_timeout=0.5) as (
+        database,
+        faults,
+        _,
+    ):
         await goes_on(database)
         faults.freeze()
         started = time.monotonic()
@@ -100,7 +104,11 @@ async def test_in_commit_the_outcome_is_unknown(postgres_url: str):
 
 
 async def test_connecting_ends_in_time(postgres_url: str):
-    async with through_a_proxy(postgres_url, connect_timeout=0.4, answer_timeout=0.4) as (database, faults, _):
+    async with through_a_proxy(postgres_url, connect_timeout=0.4, answer_timeout=0.4) as (
+        database,
+        faults,
+        _,
+    ):
         faults.freeze()
         for work in WORK.values():
             with pytest.raises((TimeoutError, OperationalError)):
@@ -196,7 +204,9 @@ async def test_a_transaction_that_takes_too_long_is_ended(postgres_url: str, whi
             await server.none_in_transaction()
             with pytest.raises(DBAPIError) as caught:
                 await session.commit()
-            assert not isinstance(caught.value, CommitOutcomeUnknown), "the driver knew before it sent anything"
+            assert not isinstance(caught.value, CommitOutcomeUnknown), (
+                "the driver knew before it sent anything"
+            )
             await session.rollback()
         assert await names(database) == []
         await goes_on(database)

@@ -32,11 +32,9 @@ async def test_in_a_transaction_it_is_a_typed_disconnect(postgres_url: str, by_s
         await goes_on(database)
         faults.cut(MARK, "reset")
         async with database.session() as session:
+            statement = text("SELECT :it").bindparams(it=MARK.decode()) if by_sqlalchemy else _asked(True)
             with pytest.raises(DBAPIError) as caught:
-                if by_sqlalchemy:
-                    await session.execute(text("SELECT :it"), {"it": MARK.decode()})
-                else:
-                    await session.execute(_asked(True))
+                await session.execute(statement)
             assert faults.struck.is_set()
             assert caught.value.connection_invalidated
         await server.none_in_transaction()

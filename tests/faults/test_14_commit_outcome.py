@@ -1,55 +1,31 @@
-"""What became of a transaction whose COMMIT was under way when the connection, the server or the process died."""
+"""14. The COMMIT's reply is lost: `CommitOutcomeUnknown`, and never done again by itself.
+
+Also what else becomes of a transaction whose connection or server dies, at whatever step.
+
+Mutations seen to fail: `was_lost` returns False (a DBAPIError that says "try again", and `transaction` does so);
+`is_replayable` takes `CommitOutcomeUnknown` for replayable (a second run).
+"""
 
 import asyncio
-import os
 import pickle
-import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
-from sqlmodel import select
 
 from catalysis import CatalysisError, CommitOutcomeUnknown, Database, DatabaseSettings, Session
 from catalysis.engine.alchemy.committing import outcome_unknown, was_lost
+from tests.faults.checks import goes_on, names, through_a_proxy
 from tests.models import Label, made
-from tests.proxy import Faults, faulty
+from tests.proxy import faulty
 from tests.servers import PostgresServer
-
-
-@asynccontextmanager
-async def through_a_proxy(url: str) -> AsyncIterator[tuple[Database, Faults, Database]]:
-    """A database with a pool of one connection behind a proxy, the proxy's faults, and the same database without."""
-    async with made(url) as direct, faulty(url) as (through, faults):
-        settings = DatabaseSettings(url=through, pool_size=1, max_overflow=0, pool_timeout=2)
-        database = Database(settings)
-        try:
-            yield database, faults, direct
-        finally:
-            faults.clear()
-            await database.close()
 
 
 async def commit_one(database: Database, sql: str) -> None:
     async with database.session() as session:
         await session.execute(text(sql))
         await session.commit()
-
-
-async def names(database: Database) -> list[str]:
-    async with database.session() as session:
-        return sorted((await session.exec(select(Label.name))).all())
-
-
-async def goes_on(database: Database) -> None:
-    """The pool of one has lost no place, and the next session writes."""
-    assert database.pool_figures().lent == 0
-    await commit_one(database, "CREATE TEMP TABLE next (id int) ON COMMIT DROP")
-    assert database.pool_figures().lent == 0
 
 
 async def idle_in_transaction(database: Database) -> int:
@@ -426,67 +402,3 @@ async def test_the_server_crashes_while_transactions_commit():
             assert database.pool_figures().lent == 0
     finally:
         await asyncio.to_thread(server.stop)
-
-
-# --- The process is killed ------------------------------------------------------------------------
-
-WRITER = """
-import asyncio, sys
-from catalysis import Database
-from tests.models import Label
-
-async def main(url, start):
-    database = Database(url)
-    number = int(start)
-    while True:
-        async with database.session() as session:
-            session.add(Label(name=f"{number} a"))
-            await session.flush()
-            session.add(Label(name=f"{number} b"))
-            await session.commit()
-        sys.stdout.write(f"{number}\\n")
-        sys.stdout.flush()
-        number += 1
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-async def acknowledged_before_death(url: str, start: int, lives: float) -> list[int]:
-    """Run a writer, kill it without warning, and return what it says that it has committed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", WRITER, url, str(start)),
-        cwd=Path(__file__).parents[1],
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout
-    lines = [await process.stdout.readline()]
-    with suppress(TimeoutError):
-        async with asyncio.timeout(lives):
-            while True:
-                lines.append(await process.stdout.readline())
-    os.kill(process.pid, signal.SIGKILL)
-    lines += (await process.stdout.read()).splitlines()
-    await process.wait()
-    return [int(line) for line in lines if line.strip()]
-
-
-async def test_a_writer_that_is_killed_leaves_whole_transactions(backend_url: str):
-    async with made(backend_url) as database:
-        acknowledged: set[int] = set()
-        for round_ in range(4):
-            acknowledged.update(
-                await acknowledged_before_death(backend_url, round_ * 100_000, 0.05 + 0.037 * round_)
-            )
-        found = set(await names(database))
-        assert len(acknowledged) > 4
-        for number in acknowledged:
-            assert {f"{number} a", f"{number} b"} <= found
-        assert {name[:-1] for name in found if name.endswith("a")} == {
-            name[:-1] for name in found if name.endswith("b")
-        }
-        async with database.engine.connect() as connection:
-            if database.engine.dialect.name == "sqlite":
-                assert (await connection.execute(text("PRAGMA integrity_check"))).scalar_one() == "ok"
-        if database.engine.dialect.name != "sqlite":
-            assert await idle_in_transaction(database) == 0

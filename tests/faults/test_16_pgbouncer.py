@@ -147,11 +147,13 @@ async def test_without_the_setting_it_fails(postgres_url: str, pgbouncer: PgBoun
         await plain.close()
 
 
-async def test_a_bound_of_ours_holds_where_the_servers_cannot_be_set(
-    postgres_url: str, pgbouncer: PgBouncer
-):
+async def test_a_bound_of_ours_holds_where_the_servers_cannot_be_set(postgres_url: str, pgbouncer: PgBouncer):
     settings = DatabaseSettings(
-        url=pgbouncer.through(postgres_url), pooler="transaction", answer_timeout=0.5, pool_size=1, max_overflow=0
+        url=pgbouncer.through(postgres_url),
+        pooler="transaction",
+        answer_timeout=0.5,
+        pool_size=1,
+        max_overflow=0,
     )
     async with made(postgres_url), seen_from_outside(postgres_url) as server:
         database = Database(settings)

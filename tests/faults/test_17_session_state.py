@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, text
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import select
 
 from catalysis import Database, DatabaseSettings, Session
@@ -21,7 +22,7 @@ from tests.models import Label, made
 from tests.proxy import counted
 
 LEFT = (
-    "SELECT current_setting('search_path') || current_setting('my.user', true)",
+    "SELECT current_setting('search_path') || coalesce(current_setting('my.user', true), '')",
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
     "SELECT count(*) FROM pg_class WHERE relpersistence = 't'",
     "SELECT count(*) FROM pg_listening_channels()",
@@ -96,11 +97,12 @@ async def test_none_crosses(one: Database, name: str, ends: str):
 
 async def test_a_connection_that_cannot_be_reset_is_not_lent_again(one: Database):
     connection = await pid(one)
-    async with seen_from_outside(one.settings.url) as server, one.session() as session:
+    async with seen_from_outside(one.settings.url) as server:
+        session = one.session()
         await session.execute(text("SET search_path TO nowhere"))
-        await session.commit()
-        await session.execute(text("SELECT pg_advisory_lock(1)"))
         await server.kill_all()
+        with pytest.raises(DBAPIError):
+            await session.close()
     assert await pid(one) != connection
 
 
@@ -143,7 +145,7 @@ async def test_what_leaves_nothing_costs_nothing(postgres_url: str):
         ("-- nothing\n  set search_path TO x", True),
         ("/* SELECT */ RESET ALL", True),
         ("select set_config('a', 'b', false)", True),
-        ('SELECT "set_config"(\'a\', \'b\', false)', True),
+        ("SELECT \"set_config\"('a', 'b', false)", True),
         ("WITH a AS (SELECT my_function(1)) SELECT * FROM a", True),
         ("SELECT pg_try_advisory_lock (1)", True),
         ("CREATE LOCAL TEMPORARY TABLE a (id int)", True),

@@ -167,10 +167,6 @@ async def test_not_found_invalid_and_too_long(client: httpx.AsyncClient, backend
     assert too_big.status_code == 422
 
 
-async def test_the_lease_is_back_before_a_stream_starts(client: httpx.AsyncClient):
-    assert (await client.get("/stream")).text == "0 0 0 "
-
-
 async def test_health(client: httpx.AsyncClient):
     assert (await client.get("/health/live")).json() == {"status": "live"}
     ready = await client.get("/health/ready")

@@ -33,8 +33,8 @@ from catalysis.engine.alchemy.sessions import (
 )
 from catalysis.engine.coverage import refused_by
 from catalysis.engine.drivers import Answer, driver_of
-from catalysis.engine.leftovers import leaves_state
 from catalysis.engine.lease import OUR_LISTENERS, Lease, is_out_of_the_ordinary
+from catalysis.engine.leftovers import leaves_state
 from catalysis.engine.telling import tell
 from catalysis.events import fallback_reason, is_heard
 

@@ -30,7 +30,9 @@ _HARMLESS = words(
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 _STATEMENT = re.compile(r"\s*(\w+)")
 _DEFINES = words("alter analyze cluster comment create drop grant reindex revoke truncate vacuum")
-_PLAIN = words("begin commit delete explain insert merge release rollback savepoint select show update values with")
+_PLAIN = words(
+    "begin commit delete explain insert merge release rollback savepoint select show update values with"
+)
 _TEMPORARY = re.compile(r"\bTEMP(?:ORARY)?\b", re.IGNORECASE)
 _LOCAL = re.compile(r"\s*SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE)
 _TARGET = re.compile(r'\bINTO\s+(?:[\w$]+|"[^"]*")(?:\.(?:[\w$]+|"[^"]*"))*', re.IGNORECASE)

@@ -150,7 +150,9 @@ def discard(engine: Engine, proxy: Any, held: Connection | None, error: BaseExce
     if adapter is None:
         return
     note_back(proxy._pool, proxy)
-    if proxy.is_detached or not _is_plain_queue(proxy._pool):  # in other pools it may be the only one there is
+    if proxy.is_detached or not _is_plain_queue(
+        proxy._pool
+    ):  # in other pools it may be the only one there is
         _invalidate(proxy, held, error)
         return
     proxy.detach()

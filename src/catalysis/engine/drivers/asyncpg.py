@@ -36,7 +36,10 @@ Source: PostgreSQL documentation, "Transaction Isolation".
 
 def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
     """What asyncpg is told when it connects."""
-    connect: dict[str, Any] = {"timeout": settings.connect_timeout, "command_timeout": settings.longest_answer}
+    connect: dict[str, Any] = {
+        "timeout": settings.connect_timeout,
+        "command_timeout": settings.longest_answer,
+    }
     if settings.pooler == "transaction":
         # A statement prepared by name would be on one of the pooler's connections, and its next use on another.
         connect |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
@@ -78,8 +81,14 @@ def prepare(engine: Engine, settings: DatabaseSettings) -> None:
 
 TRANSACTION_TIMEOUT_SINCE = (17,)
 
-RESET = "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL; DISCARD TEMP"
-"""Takes back what a session can have left behind, but prepared statements, which are ours."""
+RESET = (
+    "SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; "
+    "DISCARD TEMP"
+)
+"""Takes back what a session can have left behind, but prepared statements, which are ours.
+
+RESET ALL leaves the role as it is (PostgreSQL documentation, "DISCARD": what DISCARD ALL does).
+"""
 
 
 def keep_alive(raw: Any, seconds: float) -> None:
