@@ -11,7 +11,9 @@ read"); `_run_outermost` replays after COMMIT (an element twice).
 import asyncio
 import random
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -66,10 +68,8 @@ async def _worker(
             if gives_up:
                 raise GivenUp
 
-        try:
+        with suppress(GivenUp):
             await database.transaction(work, isolation=isolation, retries=200)
-        except GivenUp:
-            pass
         history.append(done)
 
 
@@ -118,7 +118,7 @@ def _edges(history: list[Done], lists: dict[int, list[int]]) -> dict[int, set[tu
             edges[one].add((other, kind))
 
     for items in lists.values():
-        for before, after in zip(items, items[1:], strict=False):
+        for before, after in pairwise(items):
             add(writer[before], writer[after], "ww")
     for done in history:
         if not done.committed:

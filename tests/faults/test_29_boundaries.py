@@ -7,6 +7,7 @@ returns at once.
 """
 
 from collections.abc import AsyncIterator
+from typing import Annotated
 from uuid import UUID, uuid4
 
 import httpx
@@ -16,8 +17,18 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.orm import registry
 from sqlmodel import Field, select
 
-from catalysis import DTO, Database, DatabaseDep, InvalidPage, ModelWithIdAndTimestamps, paginate, paginate_keyset
+from catalysis import (
+    DTO,
+    Database,
+    DatabaseDep,
+    InvalidPage,
+    ModelWithIdAndTimestamps,
+    paginate,
+    paginate_keyset,
+)
 from catalysis.integrations.fastapi import add_error_handlers
+
+Me = Annotated[UUID, Header()]
 
 
 class Base(ModelWithIdAndTimestamps, registry=registry()):
@@ -58,19 +69,19 @@ async def client(database: Database) -> AsyncIterator[httpx.AsyncClient]:
         return account.id
 
     @app.post("/notes", status_code=201)
-    async def write(words: str, db: DatabaseDep, me: UUID = Header()) -> UUID:
+    async def write(words: str, db: DatabaseDep, me: Me) -> UUID:
         note = Note(account_id=me, words=words)
         db.add(note)
         await db.commit()
         return note.id
 
     @app.get("/notes/{key}")
-    async def read(key: UUID, db: DatabaseDep, me: UUID = Header()) -> NoteDTO:
+    async def read(key: UUID, db: DatabaseDep, me: Me) -> NoteDTO:
         mine = select(Note).where(Note.id == key, Note.account_id == me)
         return NoteDTO.model_validate((await db.exec(mine)).one())
 
     @app.get("/notes")
-    async def listed(db: DatabaseDep, me: UUID = Header(), size: int = 20, page: int = 1) -> list[NoteDTO]:
+    async def listed(db: DatabaseDep, me: Me, size: int = 20, page: int = 1) -> list[NoteDTO]:
         mine = select(Note).where(Note.account_id == me).order_by(Note.id)
         found = await paginate(db, mine, page=page, size=size)
         return [NoteDTO.model_validate(note) for note in found.items]
@@ -84,7 +95,9 @@ async def account(client: httpx.AsyncClient, name: str) -> dict[str, str]:
     return {"me": (await client.post("/accounts", json={"name": name})).json()}
 
 
-@pytest.mark.parametrize("extra", [{"is_admin": True}, {"id": str(uuid4())}, {"created_at": "2020-01-01T00:00:00Z"}])
+@pytest.mark.parametrize(
+    "extra", [{"is_admin": True}, {"id": str(uuid4())}, {"created_at": "2020-01-01T00:00:00Z"}]
+)
 async def test_extra_keys_are_refused(client: httpx.AsyncClient, database: Database, extra: dict):
     assert (await client.post("/accounts", json={"name": "eve", **extra})).status_code == 422
     async with database.session() as session:

@@ -50,6 +50,8 @@ def make_engine(url: URL, settings: DatabaseSettings, given: dict[str, Any]) -> 
     engine = create_async_engine(url, **options)
     if embedded:
         sqlite.prepare(engine.sync_engine, given.get("isolation_level"))
+        if options["hide_parameters"]:
+            sqlite.quieten()
     elif url.get_driver_name() == "asyncpg":
         asyncpg.prepare(engine.sync_engine, settings)
     return engine

@@ -8,6 +8,7 @@ begin one that cannot wait either, and `begin_nested()` is there for writes.
 """
 
 import asyncio
+import logging
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -49,6 +50,13 @@ def prepare(engine: Engine, isolation_level: str | None) -> None:
     hook = _before_statement_in_autocommit if isolation_level == "AUTOCOMMIT" else _before_statement
     event.listen(engine, "before_cursor_execute", hook, retval=True)
     event.listen(engine, "handle_error", _interrupt_cancelled)
+
+
+def quieten() -> None:
+    """Keep parameters out of aiosqlite's debug log, unless somebody has set that logger's level on purpose."""
+    logger = logging.getLogger("aiosqlite")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
 
 
 AGAIN = (0.02, 0.2)
