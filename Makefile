@@ -8,7 +8,7 @@ READY_TO_RUN := $(VENV)/.ready-to-run
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: run test test-long check format bench docs lock changelog clean
+.PHONY: run test test-long faults check format bench docs lock changelog clean
 
 run: $(READY_TO_RUN)  ## serve the starter backend with demo data and the inspector on http://127.0.0.1:8000
 	@DATABASE_INSPECTOR=$${DATABASE_INSPECTOR-1} $(BIN)/python -m catalysis.starter
@@ -19,6 +19,9 @@ test: $(READY)  ## every check, and every test but the long ones
 
 test-long: $(READY)  ## what needs minutes or much memory
 	$(BIN)/python -m pytest -m long -q
+
+faults: $(READY)  ## every injected fault, the long ones too; PgBouncer's need pgbouncer
+	$(BIN)/python -m pytest tests/faults -m "long or not long" -n $(WORKERS) -q
 
 check: $(READY)  ## lint, format, types, import contracts, spelling
 	$(BIN)/ruff check .

@@ -80,3 +80,29 @@ def test_no_secret_in_a_representation():
     settings = DatabaseSettings(url="postgresql://u:hunter2@h/d", replicas=("postgresql://u:hunter2@r/d",))
     assert "hunter2" not in repr(settings) + str(settings) + repr(Database(settings))
     assert "hunter2" not in repr(Database("postgresql://h/d?password=hunter2"))
+
+
+@pytest.mark.parametrize(
+    ("given", "longest"),
+    [
+        ({}, 3600),
+        ({"statement_timeout": 30}, 35),
+        ({"answer_timeout": 7}, 7),
+        ({"statement_timeout": 30, "answer_timeout": 7}, 7),
+        ({"answer_timeout": "inf"}, None),
+    ],
+)
+def test_an_answer_is_waited_for_as_long_as_the_server_may_take(given, longest):
+    assert DatabaseSettings(**given).longest_answer == longest
+
+
+def test_everything_that_waits_has_a_bound_by_default():
+    settings = DatabaseSettings()
+    for name in (
+        "connect_timeout",
+        "pool_timeout",
+        "longest_answer",
+        "idle_transaction_timeout",
+        "keepalive",
+    ):
+        assert 0 < getattr(settings, name) <= 3600

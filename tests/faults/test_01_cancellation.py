@@ -1,7 +1,7 @@
 """1. Cancelled at whatever step, whatever was called: no connection is lost, and none left in a transaction.
 
-Mutations seen to fail: `Lease.give_up` does nothing (the pool stays empty); it only invalidates, outside a greenlet, as
-before (`none_running`: the statement runs on at the server); `asyncio.shield` taken from `AsyncSession.close`.
+Mutations seen to fail: `Lease.give_up` does nothing; `discard` terminates the connection instead of closing it politely
+(the statement runs on at the server); `stream` without `give_up` (a backend stays in a transaction).
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 A server of its own (uvicorn), a socket that is dropped.  A plain route runs to its end, and a stream is cancelled.
 
-Mutation seen to fail: `Lease.give_up` does nothing; `AsyncSession.__aexit__` without its shield.
+Mutation seen to fail: `Lease.give_up` does nothing.
 """
 
 import asyncio

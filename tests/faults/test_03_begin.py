@@ -2,7 +2,7 @@
 
 The server has begun one, and the client has not heard of it, so nothing on this side knows that it must be rolled back.
 
-Mutations seen to fail: `stream` without giving up a connection that was cancelled; `Lease.give_up` does nothing.
+Mutation seen to fail: `stream` without giving up a connection that was cancelled.
 """
 
 import asyncio

@@ -3,8 +3,8 @@
 The pooler gives a client's server connection to the next one as soon as its transaction ends, so a request that was
 sent for the first client's statement may meet the second's.  Ours is waited for before the connection is closed.
 
-Mutation seen to fail: none is needed to see the fault: PgBouncer older than 1.18 has it by itself; here `unwaited` in
-`discard` not being called leaves the statements running (row 1's test), and this one guards what replaced it.
+No mutation of ours was seen to fail here, with PgBouncer 1.18.  That a request is sent at all, and waited for, is row
+1's to show.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """6. One session in several tasks: reads at once outside a transaction, in order inside one; never a broken connection.
 
-Mutations seen to fail: `Turn.take` returns at once; `AsyncpgDriver.fetch` without `turn_on`
-("another operation is in progress").
+Mutation seen to fail: `AsyncpgDriver.fetch` without `turn_on` ("another operation is in progress").
 """
 
 import asyncio

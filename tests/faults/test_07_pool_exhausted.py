@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import select
 
 from catalysis import CatalysisError, Database, DatabaseSettings, PoolExhausted, managed
-from tests.faults.checks import eventually, goes_on
+from tests.faults.checks import eventually, goes_on, seen_from_outside
 from tests.models import Label, made
 
 HERE = __file__
@@ -34,7 +34,7 @@ async def hold(database: Database, until: asyncio.Event) -> None:
 
 async def ask_slowly(database: Database) -> None:
     async with database.session() as session:
-        await session.exec(select(func.count(Label.id)).where(text("(SELECT pg_sleep(1)) IS NOT NULL")))
+        await session.exec(select(func.count(Label.id)))
 
 
 async def exhausted(database: Database, *, by_sqlalchemy: bool) -> PoolExhausted:
@@ -73,16 +73,15 @@ async def test_the_error_says_who_holds_the_connections(backend_url: str, by_sql
 async def test_statements_and_bare_connections_hold_too(postgres_url: str, by_sqlalchemy: bool):
     settings = DatabaseSettings(url=postgres_url, pool_size=2, max_overflow=0, pool_timeout=0.3)
     async with made(settings) as database:
-        async with database.session() as session:
-            session.add(Label(name="x"))
-            await session.commit()
-        async with database.engine.connect():
+        async with database.engine.connect(), seen_from_outside(postgres_url) as server:
+            await server.connection.execute("BEGIN; LOCK TABLE label IN ACCESS EXCLUSIVE MODE")
             asking = asyncio.create_task(ask_slowly(database))
             await eventually(lambda: database.pool_figures().lent == 2, "it does not ask")
             error = await exhausted(database, by_sqlalchemy=by_sqlalchemy)
-            (opened,) = [line_of(ask_slowly, "database.session()")]
-            assert f"{HERE}:{opened}: a " in str(error)
+            opened = line_of(ask_slowly, "database.session()")
+            assert f"{HERE}:{opened}: a statement for 0." in str(error)
             assert "1 taken without a session" in str(error)
+            await server.connection.execute("ROLLBACK")
             await asking
         await goes_on(database)
 

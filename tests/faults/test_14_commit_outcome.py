@@ -2,8 +2,7 @@
 
 Also what else becomes of a transaction whose connection or server dies, at whatever step.
 
-Mutations seen to fail: `was_lost` returns False (a DBAPIError that says "try again", and `transaction` does so);
-`is_replayable` takes `CommitOutcomeUnknown` for replayable (a second run).
+Mutation seen to fail: `was_lost` returns False (a DBAPIError that says "try again", and `transaction` does so).
 """
 
 import asyncio

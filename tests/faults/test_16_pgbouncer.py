@@ -1,8 +1,8 @@
 """16. PgBouncer in transaction mode (`DatabaseSettings.pooler="transaction"`) is a tested configuration.
 
-Mutations seen to fail: `connect_args` without `prepared_statement_name_func`, or without `statement_cache_size=0`
-("prepared statement … does not exist"); `AsyncpgDriver.fetch` without its transaction around a read
-("unnamed prepared statement does not exist"); settings sent to the pooler ("unsupported startup parameter").
+Mutations seen to fail: `connect_args` without `prepared_statement_cache_size=0` and the name function (statements that
+the server does not have, and some left behind); settings sent to the pooler ("unsupported startup parameter").  A read
+without its transaction is not seen to fail with asyncpg 0.32, which parses again; older ones need it.
 """
 
 import asyncio

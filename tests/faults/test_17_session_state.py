@@ -2,8 +2,7 @@
 
 A pool of one, so that the next borrower has the same connection.  Where nothing can have been left, nothing is sent.
 
-Mutations seen to fail: `forget_session_state` returns at once; `leaves_state` returns False; `Lease.note` does nothing
-(the native statements' state crosses).
+Mutations seen to fail: `forget_session_state` returns at once; `Lease.note` does nothing (native statements' crosses).
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """20. Serialization failures and deadlocks, also those COMMIT reports: the whole function is replayed, with pauses.
 
-Mutations seen to fail: `REPLAYABLE` is empty; the pause's bound does not grow; `attempt == terms.retries` is dropped.
+Mutation seen to fail: `REPLAYABLE` is empty.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """21. Two sessions change one row that has a version column: one wins, the other gets StaleDataError.
 
-Mutations seen to fail: the gateway does not count the rows of a versioned mapper (`counts=False`): the second writes
-over the first.
+Mutation seen to fail: `_written` tells that one row was changed, whatever the driver counted: the second is lost.
 """
 
 import asyncio

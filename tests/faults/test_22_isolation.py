@@ -4,8 +4,7 @@ Each append is unique, so that the lists say which transaction wrote after which
 the graph of dependencies is built, as Elle does it (Kingsbury and Alvaro, "Elle: Inferring Isolation Anomalies from
 Experimental Observations", 2020).  G1: read what was rolled back, or half written, or a cycle of reads and writes.
 
-Mutations seen to fail: `begin_at` does nothing (write skew under "serializable", lost updates under "repeatable
-read"); `_run_outermost` replays after COMMIT (an element twice).
+Mutation seen to fail: `begin_at` does nothing (lost updates).
 """
 
 import asyncio

@@ -2,7 +2,8 @@
 
 SQLite itself fails it at once where it has read before (SQLITE_BUSY_SNAPSHOT), whatever the timeout.
 
-Mutation seen to fail: `_begin_immediate` does nothing, and `_write` begins nothing ("database is locked" at once).
+Mutation seen to fail: `_begin_immediate` begins every transaction, with a plain BEGIN, as SQLAlchemy's recipe for
+SQLite does ("database is locked" at once).
 """
 
 import asyncio

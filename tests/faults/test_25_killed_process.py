@@ -1,7 +1,6 @@
 """25. The writing process is killed while it commits: the file is whole, and every acknowledged row is there.
 
-Mutation seen to fail: the writer says that it has committed before it does; `PRAGMA synchronous=OFF` alone is not seen,
-since it takes the machine's death.
+Mutation seen to fail: the writer acknowledges before it commits.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 Plain SQLAlchemy with asyncpg stored 12:00 as 03:00Z.
 
-Mutation seen to fail: the type of `ModelWithIdAndTimestamps`' columns as a plain `DateTime(timezone=True)`.
+Mutation seen to fail: the base model's times as plain `DateTime(timezone=True)`.
 """
 
 import time

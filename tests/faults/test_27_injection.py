@@ -1,6 +1,6 @@
 """27. Names that come from outside, to sort, filter or write by: only mapped columns are accepted, and no SQL is made.
 
-Mutations seen to fail: `RowReader.known` returns at once; the cursor's fingerprint is not compared.
+Mutation seen to fail: `RowReader.known` returns at once.
 """
 
 import string

@@ -2,8 +2,7 @@
 
 The starter's own tests hold the same of all its routes (`test_operations.py`, `test_tasks.py`).
 
-Mutations seen to fail: `DTO` with `extra="ignore"`; the criterion on the owner taken from the route; `check_size`
-returns at once.
+Mutations seen to fail: `DTO` with `extra="ignore"`; `check_size` returns at once.
 """
 
 from collections.abc import AsyncIterator

@@ -49,9 +49,17 @@ def forget_session_state(adapter: Any, record: Any, state: Any) -> None:
         return
     if not state.transaction_was_reset:
         adapter.rollback()
-    sql = record.info[_LEFT]
-    adapter.run_async(lambda raw: raw.execute(sql))
+    run(adapter, record.info[_LEFT])
     del record.info[_LEFT]
+
+
+def run(adapter: Any, sql: str) -> None:
+    """Have the driver run statements as they are, by its simple protocol; inside a greenlet (asyncpg's)."""
+
+    def execute(raw: Any) -> Any:
+        return raw.execute(sql)
+
+    adapter.run_async(execute)
 
 
 def closes_in_time(engine: Engine) -> None:

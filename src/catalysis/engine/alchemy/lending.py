@@ -92,8 +92,8 @@ def _held(pool: Any) -> Iterator[Note]:
         transaction = session._transaction
         while transaction is not None and transaction._parent is not None:
             transaction = transaction._parent
-        note = getattr(transaction, "taken", None)
-        if note is not None and any(
+        note: Note | None = getattr(transaction, "taken", None)
+        if transaction is not None and note is not None and any(
             _is_of(connection, pool) for connection, *_ in set(transaction._connections.values())
         ):
             yield note

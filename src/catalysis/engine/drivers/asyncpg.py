@@ -19,7 +19,7 @@ from catalysis.engine.alchemy.adapters import (
     prepared,
     turn_on,
 )
-from catalysis.engine.alchemy.leaving import closes_in_time, resets_session
+from catalysis.engine.alchemy.leaving import closes_in_time, resets_session, run
 from catalysis.engine.alchemy.owning import LocalSetting
 from catalysis.engine.drivers.base import Answer
 from catalysis.engine.drivers.settings import SET_LOCALLY
@@ -70,7 +70,7 @@ def prepare(engine: Engine, settings: DatabaseSettings) -> None:
         raw = driver_connection(connection)
         keep_alive(raw, settings.keepalive)
         if after_connect and raw.get_server_version() >= TRANSACTION_TIMEOUT_SINCE:
-            connection.run_async(lambda given: given.execute(after_connect))
+            run(connection, after_connect)
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "handle_error", _no_answer, retval=True)
