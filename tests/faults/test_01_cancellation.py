@@ -1,7 +1,8 @@
 """1. Cancelled at whatever step, whatever was called: no connection is lost, and none left in a transaction.
 
 Mutations seen to fail: `Lease.give_up` does nothing; `discard` terminates the connection instead of closing it politely
-(the statement runs on at the server); `stream` without `give_up` (a backend stays in a transaction).
+(the statement runs on at the server); `_roll_back_first` does nothing (SQLite's write lock stays); `stream` without
+`give_up` (a backend stays in a transaction).
 """
 
 import asyncio

@@ -50,6 +50,25 @@ def prepare(engine: Engine, isolation_level: str | None) -> None:
     hook = _before_statement_in_autocommit if isolation_level == "AUTOCOMMIT" else _before_statement
     event.listen(engine, "before_cursor_execute", hook, retval=True)
     event.listen(engine, "handle_error", _interrupt_cancelled)
+    event.listen(engine, "invalidate", _roll_back_first)
+
+
+def _roll_back_first(connection: Any, record: Any, error: BaseException | None) -> None:
+    """Roll back what is to be closed: a cursor that an error's frames still hold would keep it open, write lock and all.
+
+    Source: SQLite documentation, "sqlite3_close_v2": it becomes a zombie until its last statement is gone.
+    """
+    raw = None if connection is None else driver_connection(connection)
+    if raw is None or raw._connection is None:
+        return
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(_ignored)
+    raw._tx.put_nowait((future, raw._connection.rollback))  # the thread takes it before the closing
+
+
+def _ignored(future: "asyncio.Future[None]") -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def quieten() -> None:
