@@ -138,6 +138,8 @@ async def test_what_leaves_nothing_costs_nothing(postgres_url: str):
         ("BEGIN", False),
         ("SET LOCAL search_path TO x", False),
         ("SELECT pg_advisory_xact_lock(1)", False),
+        ("SELECT set_config($1::VARCHAR, $2::VARCHAR, true)", False),
+        ("SELECT set_config($1, $2, true), set_config('a', 'b', false)", True),
         ("SELECT 'set_config(' -- pg_advisory_lock(1)", False),
         ("", False),
         ("SET search_path TO x", True),

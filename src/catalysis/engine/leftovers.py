@@ -35,6 +35,7 @@ _PLAIN = words(
 )
 _TEMPORARY = re.compile(r"\bTEMP(?:ORARY)?\b", re.IGNORECASE)
 _LOCAL = re.compile(r"\s*SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE)
+_SET_LOCALLY = re.compile(r"\bset_config\s*\([^()]*,\s*true\s*\)", re.IGNORECASE)
 _TARGET = re.compile(r'\bINTO\s+(?:[\w$]+|"[^"]*")(?:\.(?:[\w$]+|"[^"]*"))*', re.IGNORECASE)
 _CALL = re.compile(r'("[^"]*"|[A-Za-z_][\w$]*)\s*\(')
 
@@ -51,7 +52,8 @@ def leaves_state(sql: str) -> bool:
         return bool(verb) and _LOCAL.match(text) is None
     if _TEMPORARY.search(text):
         return True
-    called = (found[1].strip('"').lower() for found in _CALL.finditer(_TARGET.sub("INTO", text)))
+    written = _SET_LOCALLY.sub("1", _TARGET.sub("INTO", text))
+    called = (found[1].strip('"').lower() for found in _CALL.finditer(written))
     return any(name not in KNOWN and name not in _HARMLESS for name in called)
 
 

@@ -55,8 +55,8 @@ class CommittingTransaction(SessionTransaction):
     taken: Note | None = None
     """Who took its first connection, and when."""
 
-    def _connection_for_bind(self, bind: Any, execution_options: Any) -> Connection:
-        """As the parent, and notes who takes a connection.
+    def _connection_for_bind(self, bind: Any, execution_options: Any = None) -> Connection:
+        """As the parent; notes who takes a connection, and tells the session of it.
 
         Raises:
             PoolExhausted: none came free in time.
@@ -71,6 +71,7 @@ class CommittingTransaction(SessionTransaction):
             raise exhausted(bind.engine) from late
         if self.taken is None:
             self.taken = note_of(self.session)
+        self._of.has_begun(connection)
         return connection
 
     def commit(self, _to_root: bool = False) -> None:
@@ -93,14 +94,6 @@ class CommittingTransaction(SessionTransaction):
             self.is_committing = False
             if self._state in _KEPT:  # also where a listener to `after_commit` raised
                 self._of.has_committed = True
-
-    def _connection_for_bind(self, bind: Any, execution_options: Any = None) -> Any:
-        """As the parent; the session is told of each connection that the transaction has begun on."""
-        is_new = bind not in self._connections
-        connection = super()._connection_for_bind(bind, execution_options)
-        if is_new:
-            self._of.has_begun(connection)
-        return connection
 
     @property
     def _of(self) -> "CommittingSession":

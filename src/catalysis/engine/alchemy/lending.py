@@ -93,8 +93,10 @@ def _held(pool: Any) -> Iterator[Note]:
         while transaction is not None and transaction._parent is not None:
             transaction = transaction._parent
         note: Note | None = getattr(transaction, "taken", None)
-        if transaction is not None and note is not None and any(
-            _is_of(connection, pool) for connection, *_ in set(transaction._connections.values())
+        if (
+            transaction is not None
+            and note is not None
+            and any(_is_of(connection, pool) for connection, *_ in set(transaction._connections.values()))
         ):
             yield note
 

@@ -54,16 +54,18 @@ def prepare(engine: Engine, isolation_level: str | None) -> None:
 
 
 def _roll_back_first(connection: Any, record: Any, error: BaseException | None) -> None:
-    """Roll back what is to be closed: a cursor that an error's frames still hold would keep it open, write lock and all.
+    """Roll back what is to be closed: a cursor that some error's frames hold would keep it open, write lock and all.
 
     Source: SQLite documentation, "sqlite3_close_v2": it becomes a zombie until its last statement is gone.
     """
-    raw = None if connection is None else driver_connection(connection)
-    if raw is None or raw._connection is None:
+    try:
+        raw = driver_connection(connection)
+        roll_back = raw._conn.rollback
+    except (AttributeError, ValueError):  # it is closed
         return
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     future.add_done_callback(_ignored)
-    raw._tx.put_nowait((future, raw._connection.rollback))  # the thread takes it before the closing
+    raw._tx.put_nowait((future, roll_back))  # the thread takes it before the closing
 
 
 def _ignored(future: "asyncio.Future[None]") -> None:
