@@ -324,7 +324,9 @@ async def test_what_was_cancelled_does_not_run_on_at_the_server(postgres_url: st
 
         async def sleeps() -> bool:
             # Before that a cancel request may meet a server that has not read the statement yet, and is lost.
-            asked = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+            asked = (
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+            )
             return bool(await server.connection.fetchval(asked))
 
         await eventually(sleeps, "it never began")
