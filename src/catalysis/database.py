@@ -17,6 +17,7 @@ from sqlmodel import SQLModel
 
 from catalysis.diagnosis import check_tables
 from catalysis.engine.alchemy.lending import Holder, holders
+from catalysis.engine.alchemy.pooling import wait_until_closed
 from catalysis.engine.drivers import make_engine
 from catalysis.engine.drivers.isolation import Isolation
 from catalysis.events import DatabaseAddress
@@ -209,6 +210,7 @@ class Database:
         """Close the running loop's connections; the database may be used again afterwards."""
         engine = self._engines.pop(asyncio.get_running_loop(), None)
         if engine is not None:
+            await wait_until_closed()
             await engine.dispose()
 
 

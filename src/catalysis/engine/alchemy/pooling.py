@@ -177,6 +177,17 @@ def unwaited(work: Any) -> None:
     task.add_done_callback(_ended)
 
 
+LONGEST_CLOSING = 5.0
+"""Seconds; a connection that was given up is closed by force after two."""
+
+
+async def wait_until_closed() -> None:
+    """Wait for what this event loop still closes: ended before, it would leave the server at the statement."""
+    loop = asyncio.get_running_loop()
+    if own := [task for task in _background if task.get_loop() is loop]:
+        await asyncio.wait(own, timeout=LONGEST_CLOSING)
+
+
 def _ended(task: asyncio.Task[None]) -> None:
     _background.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
