@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import func, select
 
 from catalysis import CatalysisError, CommitOutcomeUnknown, Database, DatabaseSettings, NoAnswer, Session
-from tests.faults.checks import goes_on, names, seen_from_outside, through_a_proxy
+from tests.faults.checks import eventually, goes_on, names, seen_from_outside, through_a_proxy
 from tests.models import Label, made
 
 
@@ -201,7 +201,9 @@ async def test_a_transaction_that_takes_too_long_is_ended(postgres_url: str, whi
         async with database.session() as session:
             session.add(Label(name="lost"))
             await session.flush()
+            raw = await (await session.connection()).get_raw_connection()
             await server.none_in_transaction()
+            await eventually(raw.driver_connection.is_closed, "the driver was not told")
             with pytest.raises(DBAPIError) as caught:
                 await session.commit()
             assert not isinstance(caught.value, CommitOutcomeUnknown), (
