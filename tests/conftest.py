@@ -55,6 +55,14 @@ async def postgres_url() -> str:
     return await fresh_postgres_url()
 
 
+@pytest.fixture
+async def postgres(postgres_url: str) -> AsyncIterator[Database]:
+    """The same, as a `Database`."""
+    database = Database(postgres_url)
+    yield database
+    await database.close()
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 async def backend_url(request: pytest.FixtureRequest, tmp_path) -> str:
     """An empty database on each backend."""

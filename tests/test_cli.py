@@ -210,7 +210,9 @@ def test_a_downgrade_on_a_terminal_asks(
     catalysis("migrate", "init", "--models", f"{models}:Base.metadata")
     catalysis("migrate", "revision", "-m", "first", "--url", url)
     catalysis("migrate", "upgrade", "--url", url)
-    monkeypatch.setattr("catalysis.cli.migrating.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(
+        "catalysis.cli.migrating.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+    )
     refused = catalysis("migrate", "downgrade", "base", "--url", url, input="n\n")
     assert refused.exit_code == 1
     assert "drops what they made, with its rows.  Go on?" in refused.stdout

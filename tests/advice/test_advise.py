@@ -409,7 +409,7 @@ async def test_a_database_without_advice():
             name = "mysql"
 
     with pytest.raises(AdviceError, match="mysql"):
-        await read_catalog(Elsewhere())  # pyright: ignore[reportArgumentType]
+        await read_catalog(Elsewhere())  # pyright: ignore[reportArgumentType] - what it is for is asked of it alone
 
 
 async def test_a_role_that_may_not_make_indexes(postgres_shop: Database):

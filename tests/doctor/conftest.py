@@ -39,14 +39,6 @@ async def empty(backend_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def postgres(postgres_url: str) -> AsyncIterator[Database]:
-    """A PostgreSQL database without tables."""
-    database = Database(postgres_url)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
 async def stranger(postgres: Database) -> AsyncIterator[Database]:
     """The PostgreSQL database as a role sees it that may use the schema and read no table."""
     role = f"stranger_{uuid4().hex}"

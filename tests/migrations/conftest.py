@@ -59,14 +59,6 @@ async def database(backend_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def postgres(postgres_url: str) -> AsyncIterator[Database]:
-    """An empty PostgreSQL."""
-    database = Database(postgres_url)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
 async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
     """An empty SQLite file."""
     database = Database(f"sqlite:///{tmp_path / 'test.db'}")

@@ -143,6 +143,7 @@ def explain(
     """Show how the database runs a statement: its plan as a tree, and what is wrong with it."""
     from catalysis.errors import ExplainError
     from catalysis.tools.explain import explain_sql
+    from catalysis.tools.query_plans.terminal import rendered
     from catalysis.tools.query_plans.text import document_of
 
     statement = sys.stdin.read() if sql == "-" else sql
@@ -158,7 +159,7 @@ def explain(
         print_json(document_of(plan))
     else:
         # Where someone looks, long lines are folded within the tree; a file or a pipe gets them whole.
-        Console(highlight=False, width=None if output.is_terminal else _WHOLE).print(plan)
+        Console(highlight=False, width=None if output.is_terminal else _WHOLE).print(rendered(plan))
 
 
 _WHOLE = 10_000

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from catalysis import Database, QueryPlan, explain_sql
 from catalysis.cli import app
 from catalysis.tools.query_plans.reading import read_postgresql
+from catalysis.tools.query_plans.terminal import rendered
 from catalysis.tools.query_plans.text import document_of
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ def plan_of(url: str, sql: str) -> QueryPlan:
 
 def printed(plan: QueryPlan, **options: object) -> str:
     console = Console(file=io.StringIO(), width=200, **options)
-    console.print(plan)
+    console.print(rendered(plan))
     return console.file.getvalue()
 
 

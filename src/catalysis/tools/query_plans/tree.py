@@ -103,7 +103,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
-    """The plan of one statement; printing it prints `text`, and rich prints a tree with the expensive steps marked."""
+    """The plan of one statement; printing it prints `text`, and `terminal.rendered` gives rich a tree."""
 
     text: str
     """The tree as lines, as psql shows it."""
@@ -118,13 +118,6 @@ class QueryPlan:
 
     def __str__(self) -> str:
         return self.text
-
-    def __rich__(self) -> Any:
-        from catalysis.tools.query_plans.terminal import (
-            rendered,  # rich takes longer to import than all of this
-        )
-
-        return rendered(self)
 
     def nodes(self) -> Iterator[QueryPlanNode]:
         """All steps, each before its children."""
