@@ -29,6 +29,7 @@ from catalysis.engine.alchemy.sessions import (
     holds_nothing,
     is_unflushed,
     known_instance,
+    must_flush_first,
     plain_key,
 )
 from catalysis.engine.coverage import getting_of, reading_of
@@ -147,7 +148,7 @@ class Session(AsyncSession):
             if isinstance(reading, str):
                 reason = reading
             else:
-                if reading.wants_autoflush:
+                if must_flush_first(session) and reading.wants_autoflush:
                     await flush_first(session)
                 result = await run(session, reading)
                 if result is not None:
@@ -188,7 +189,8 @@ class Session(AsyncSession):
                 if found is ABSENT:
                     reading = getting_of(session, *plain)
                     if not isinstance(reading, str):
-                        await flush_first(session)
+                        if must_flush_first(session):
+                            await flush_first(session)
                         loaded = await run_one(session, reading)
                         if loaded is not None:
                             return loaded[0]

@@ -6,6 +6,7 @@ Soft delete, the account of unsaved work, and the error for what was touched and
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -25,13 +26,12 @@ from catalysis.engine.alchemy.sessions import (
 )
 from catalysis.engine.alchemy.statements import remove_option
 from catalysis.engine.alchemy.touches import Touch
-from catalysis.engine.alchemy.turns import Turn
 from catalysis.engine.coverage import reading_of
 from catalysis.engine.flush import flush_natively
 from catalysis.engine.refresh import Flushed
 from catalysis.engine.run import run
 from catalysis.errors import LoadedWhenTouched
-from catalysis.events import NOT_A_READ, CallSite, call_site, fallback_reason
+from catalysis.events import NOT_A_READ, call_line, call_site, fallback_reason
 from catalysis.loading.batch import load_with_peers
 from catalysis.loading.peers import Peers
 from catalysis.models import NO_WAIT, not_loaded
@@ -61,20 +61,25 @@ class UnitOfWork(TenantSession):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.unsaved = UnsavedWork()
-        self.opened_at: CallSite | None = call_site()
-        """The user's line that opened the session."""
+        self.opened = call_line()
         self.sent_is_kept = self._joins_a_transaction()
         """Whether what was sent stays when the session is left: for somebody else to commit."""
         self._writing: list[str] = []
         self._sees_deleted = False
-        self.turn = Turn()
-        self.peers = Peers()
-        self.flushed = Flushed()
-        """What the last flush wrote, to be refreshed together."""
         self.batches = True
         """Whether a touch loads for all peers."""
         self.strictness: Strictness = "allow"
         """What a touch that has to load does in a managed scope."""
+
+    @cached_property
+    def peers(self) -> Peers:
+        """Who was loaded together."""
+        return Peers()
+
+    @cached_property
+    def flushed(self) -> Flushed:
+        """What the last flush wrote, to be refreshed together."""
+        return Flushed()
 
     def _joins_a_transaction(self) -> bool:
         if not isinstance(self.bind, Connection) or not self.bind.in_transaction():

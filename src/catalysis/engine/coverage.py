@@ -7,12 +7,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Mapper
 
 from catalysis.engine.alchemy.compiling import is_select, subject_of
-from catalysis.engine.alchemy.pooling import (
-    engine_options,
-    foreign_listeners,
-    logs_statements,
-    replaces_execution,
-)
+from catalysis.engine.alchemy.pooling import interference
 from catalysis.engine.alchemy.sessions import HookedSession, bind_of, has_foreign_hooks
 from catalysis.engine.drivers import driver_of, is_driven
 from catalysis.engine.lease import OUR_LISTENERS
@@ -64,13 +59,6 @@ def refused_by(session: HookedSession, bind: Engine | Connection) -> str | None:
     """Why nothing of the session goes natively to where it is bound; None if it does."""
     if session.execution_options:
         return "execution options of the session"
-    engine = bind.engine
-    if not is_driven(engine.dialect):
-        return f"the driver {engine.dialect.driver}"
-    if foreign_listeners(bind, OUR_LISTENERS) or replaces_execution(engine):
-        return "a listener of the engine's statements"
-    if logs_statements(engine):
-        return "the engine logs its statements"
-    if engine_options(engine):
-        return "execution options of the engine"
-    return None
+    if not is_driven(bind.dialect):
+        return f"the driver {bind.dialect.driver}"
+    return interference(bind, OUR_LISTENERS)

@@ -95,11 +95,10 @@ class _Sender:
             or not self._driver.can_write(adapted(proxy), self._engine)
         ):
             return None
-        return _written(await_only(self._send(write, Lease(self._engine, proxy, held))))
+        return _written(await_only(self._send(write, Lease.of(self._engine, proxy, held))))
 
     async def _send_by_itself(self, write: Write) -> Answer | None:
-        proxy = await check_out(self._engine, self._flush.session)
-        lent = Lease(self._engine, proxy, None)
+        lent = Lease.of(self._engine, await check_out(self._engine, self._flush.session))
         usable = self._driver.reads_outside(lent.connection, self._engine.dialect)
         if not (usable and self._driver.can_write(lent.connection, self._engine)):
             await lent.give_back()
@@ -109,7 +108,7 @@ class _Sender:
         except Exception as error:
             if not was_lost(error):
                 raise
-            discard(self._engine, proxy, None, error)
+            discard(self._engine, lent.lent, None, error)
             raise outcome_unknown(error) from error
         await lent.give_back()
         return answer

@@ -14,9 +14,11 @@ from catalysis.engine.alchemy.lending import note_back
 from catalysis.engine.alchemy.pooling import (
     adapted,
     check_in,
+    check_in_at_once,
     check_out,
     discard,
     foreign_listeners,
+    proxied,
     proxy_of,
     raise_translated,
     unwaited,
@@ -43,14 +45,16 @@ class Lease:
     """A connection lent for one statement (`held` is None), or held by a transaction."""
 
     engine: Engine
-    proxy: Any
-    """The pool's proxy of the connection."""
+    lent: Any
+    """The pool's record of the connection, or its proxy."""
     held: Connection | None
+    connection: Any
+    """SQLAlchemy's adapter of the driver's connection."""
 
-    @property
-    def connection(self) -> Any:
-        """SQLAlchemy's adapter of the driver's connection."""
-        return adapted(self.proxy)
+    @classmethod
+    def of(cls, engine: Engine, lent: Any, held: Connection | None = None) -> "Lease":
+        """The lease of a record or proxy."""
+        return cls(engine, lent, held, adapted(lent))
 
     def note(self, sql: str) -> None:
         """A statement goes to it; what that may leave behind is taken back when the transaction's lease ends."""
@@ -59,28 +63,29 @@ class Lease:
 
     async def give_back(self) -> None:
         """End the lease of one statement."""
-        if self.held is None:
-            await check_in(self.engine, self.proxy)
+        if self.held is None and not check_in_at_once(self.lent):
+            await check_in(self.lent)
 
     def give_up(self, error: BaseException, *, survives: bool) -> None:
         """End it after a cancellation: nobody knows what the connection is doing, unless it `survives` that."""
         if not survives:
-            discard(self.engine, self.proxy, self.held, error)
+            discard(self.engine, self.lent, self.held, error)
         elif self.held is None:
-            unwaited(check_in(self.engine, self.proxy))
+            unwaited(check_in(self.lent))
 
     async def fail(self, error: Exception, sql: str, parameters: Any) -> NoReturn:
         """End it after the database refused, and raise the refusal as SQLAlchemy does."""
+        proxy = self.lent = proxied(self.lent)
         try:
             await greenlet_spawn(
-                raise_translated, self.held, self.engine, self.proxy, error, sql, tuple(parameters)
+                raise_translated, self.held, self.engine, proxy, error, sql, tuple(parameters)
             )
         finally:
             if self.held is None:
-                if self.proxy.is_valid:
+                if proxy.is_valid:
                     await self.give_back()
                 else:
-                    note_back(self.engine.pool, self.proxy)
+                    note_back(self.engine.pool, proxy)
         raise error
 
 
@@ -106,16 +111,15 @@ async def lease(
         and isinstance(bind, Engine)
         and not (hears_begin(session) or engine_hears_begin(bind, OUR_LISTENERS))
     ):
-        proxy = await check_out(bind.engine, session)
-        lent = Lease(bind.engine, proxy, None)
-        if driver.reads_outside(adapted(proxy), bind.dialect):
+        lent = Lease.of(bind, await check_out(bind, session))
+        if driver.reads_outside(lent.connection, bind.dialect):
             return lent
         await lent.give_back()
     if held is None:
         async with session.turn:
             held = await greenlet_spawn(take_connection, session, bind)
     proxy = proxy_of(held)
-    return None if proxy is None or is_out_of_the_ordinary(held) else Lease(bind.engine, proxy, held)
+    return None if proxy is None or is_out_of_the_ordinary(held) else Lease.of(bind.engine, proxy, held)
 
 
 def is_out_of_the_ordinary(connection: Connection) -> bool:

@@ -89,6 +89,7 @@ class Reading(NamedTuple):
 
     plan: Plan
     bind: Engine | Connection
+    engine: Engine
     statement: Any
     params: Mapping[str, Any] | None
     given: Sequence[Any]
@@ -99,11 +100,6 @@ class Reading(NamedTuple):
     bind_arguments: Mapping[str, Any]
     is_generated: bool
     """Whether the options allow the generated hydrator."""
-
-    @property
-    def engine(self) -> Engine:
-        """The engine it is sent to."""
-        return self.bind.engine
 
     @property
     def wants_autoflush(self) -> bool:
@@ -168,7 +164,9 @@ def plan_reading(
         return plan.reason
     generated = not (options.keys() & {"populate_existing", "_sa_orm_load_options"})
     given = _with_own(session, plan, key[1])
-    return Reading(plan, bind, statement, by_name, given, key[2], options, bind_arguments or {}, generated)
+    return Reading(
+        plan, bind, engine, statement, by_name, given, key[2], options, bind_arguments or {}, generated
+    )
 
 
 def _with_own(session: HookedSession, plan: Plan, given: Sequence[Any]) -> Sequence[Any]:
@@ -197,7 +195,8 @@ def plan_get(
     session: HookedSession, bind: Engine | Connection, mapper: Mapper[Any], key: Sequence[Any]
 ) -> "Reading | str":
     """The plan of loading one instance of a class by its key, found by the class alone."""
-    plans = _plans_of(bind.engine)
+    engine = bind.engine
+    plans = _plans_of(engine)
     full_key = (mapper, session.plan_flags())
     plan = plans.get(full_key)
     if plan is None or isinstance(plan, Refusal):
@@ -216,7 +215,7 @@ def plan_get(
         _bound(plans)
     plan.last_used = next(_clock)
     given = _with_own(session, plan, [Given(value) for value in key])
-    return Reading(plan, bind, plan.get_statement, None, given, None, {}, {}, True)
+    return Reading(plan, bind, engine, plan.get_statement, None, given, None, {}, {}, True)
 
 
 def _plans_of(engine: Engine) -> dict[Hashable, Plan | Refusal]:

@@ -18,7 +18,7 @@ from catalysis.engine.alchemy.owning import LocalSetting
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.binding import Sent, bind
 from catalysis.engine.collector import MANY, paused
-from catalysis.engine.drivers import Answer, driver_of, was_stale
+from catalysis.engine.drivers import Answer, Driver, driver_of, was_stale
 from catalysis.engine.learning import is_generated, load_rows
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
@@ -41,7 +41,7 @@ async def run(session: HookedSession, reading: Reading) -> Result[Any] | None:
     answer = sent and await fetch(session, reading, sent)
     if sent is None or answer is None:
         return None
-    if await is_generated(session, reading, sent, answer.describe):
+    if sent.context is None or await is_generated(session, reading, sent, answer.describe):
         return loading.result_of(*await hydrate(session, reading, answer))
     result = await greenlet_spawn(load_rows, session, reading, sent, answer)
     if (number := loading.number_of(result)) is not None:
@@ -60,7 +60,8 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
     answer = sent and await fetch(session, reading, sent)
     if sent is None or answer is None:
         return None
-    if len(answer.rows) < 2 and await is_generated(session, reading, sent, answer.describe):
+    learnt = sent.context is None
+    if len(answer.rows) < 2 and (learnt or await is_generated(session, reading, sent, answer.describe)):
         _, rows = await hydrate(session, reading, answer)
         return (rows[0] if rows else None,)
     result = await greenlet_spawn(load_rows, session, reading, sent, answer)
@@ -72,28 +73,26 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
 
 async def fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer | None:
     """What the driver answers; None if only SQLAlchemy can use the session's transaction."""
+    driver = driver_of(reading.engine.dialect)
     attempt = 0
     while True:
         attempt += 1
-        lent = await _lease(session, reading)
+        lent = await lease(session, reading.bind, driver, needs_transaction=reading.plan.needs_transaction)
         if lent is None:
             return None
         try:
-            return await _ask(reading, sent, lent, session.local_setting if lent.held is None else None)
+            return await _ask(
+                driver, reading, sent, lent, session.local_setting if lent.held is None else None
+            )
         except DBAPIError as failure:
             final = attempt == ATTEMPTS or lent.held is not None or isinstance(failure, NoAnswer)
             if final or not (failure.connection_invalidated or was_stale(failure)):
                 raise
 
 
-async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
-    driver = driver_of(reading.engine.dialect)
-    return await lease(session, reading.bind, driver, needs_transaction=reading.plan.needs_transaction)
-
-
-async def _ask(reading: Reading, sent: Sent, lent: Lease, setting: LocalSetting | None) -> Answer:
-    dialect = reading.engine.dialect
-    driver = driver_of(dialect)
+async def _ask(
+    driver: Driver, reading: Reading, sent: Sent, lent: Lease, setting: LocalSetting | None
+) -> Answer:
     lent.note(sent.sql)
     ended = tell(lent, sent.sql, sent.parameters, subject_of(reading.statement)) if is_heard() else None
     try:
@@ -101,7 +100,7 @@ async def _ask(reading: Reading, sent: Sent, lent: Lease, setting: LocalSetting 
             lent.connection,
             sent.sql,
             sent.parameters,
-            dialect=dialect,
+            dialect=reading.engine.dialect,
             in_transaction=lent.held is not None,
             setting=setting,
         )

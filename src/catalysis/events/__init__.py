@@ -24,13 +24,14 @@ from catalysis.events.hooks import (
 from catalysis.events.observing import heard_in_context, observe, subscribe
 from catalysis.events.origins import note_origin, origin_of, rows_of
 from catalysis.events.scopes import current_scope, scoped
-from catalysis.events.sites import CallSite, call_site, waits_at
+from catalysis.events.sites import CallSite, CodeLine, call_line, call_site, waits_at
 from catalysis.events.telling import Listener, Observer, emit, is_heard
 
 __all__ = [
     "NOT_A_READ",
     "OWN_HOOKS",
     "CallSite",
+    "CodeLine",
     "DatabaseAddress",
     "Listener",
     "Observer",
@@ -40,6 +41,7 @@ __all__ = [
     "Transaction",
     "TransactionEvent",
     "address_of",
+    "call_line",
     "call_site",
     "current_scope",
     "emit",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from catalysis.events.sites import CallSite, call_site
+from catalysis.events.sites import CallSite, CodeLine, call_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class Origin:
 _SHOWN = 200
 ORIGINS = 4_096
 """The loads that are remembered; an error about an instance of an older one does not name its statement."""
-_origins: list[tuple[int, str, CallSite | None, int] | None] = [None] * ORIGINS
+_origins: list[tuple[int, str, CodeLine | None, int] | None] = [None] * ORIGINS
 
 
 def note_origin(number: int, sql: str, rows: int) -> None:
     """Remember which statement a load was of, and its rows; SQLAlchemy numbers loads through the process."""
-    _origins[number % ORIGINS] = (number, sql, call_site(), rows)
+    _origins[number % ORIGINS] = (number, sql, call_line(), rows)
 
 
 def rows_of(number: int | None) -> int:
@@ -38,4 +38,6 @@ def rows_of(number: int | None) -> int:
 def origin_of(number: int | None) -> Origin | None:
     """The statement of a load, as long as it is remembered."""
     found = None if number is None else _origins[number % ORIGINS]
-    return None if found is None or found[0] != number else Origin(found[1], found[2])
+    if found is None or found[0] != number:
+        return None
+    return Origin(found[1], None if found[2] is None else found[2].site)

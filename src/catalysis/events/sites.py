@@ -6,7 +6,8 @@ import sysconfig
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import CodeType
+from typing import Any, NamedTuple
 
 import greenlet
 import sqlalchemy
@@ -54,6 +55,24 @@ _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE | inspect.CO_A
 
 
 def call_site() -> CallSite | None:
+    """See `call_line`."""
+    found = call_line()
+    return None if found is None else found.site
+
+
+class CodeLine(NamedTuple):
+    """A line of running code, as cheap as it can be noted."""
+
+    code: CodeType
+    line: int
+
+    @property
+    def site(self) -> CallSite:
+        """The same for people."""
+        return CallSite(self.code.co_filename, self.line, self.code.co_qualname)
+
+
+def call_line() -> CodeLine | None:
     """The innermost line that is neither ours, SQLAlchemy's nor the standard library's; None if there is none.
 
     SQLAlchemy executes inside a greenlet, whose frames end at `greenlet_spawn`; the coroutine that awaits it
@@ -69,7 +88,7 @@ def call_site() -> CallSite | None:
             if in_task and not code.co_flags & (_COROUTINE | inspect.CO_GENERATOR):
                 return None
             if _is_users(code.co_filename):
-                return CallSite(code.co_filename, frame.f_lineno, code.co_qualname)
+                return CodeLine(code, frame.f_lineno)
             in_task = in_task or bool(code.co_flags & _COROUTINE)
             frame = frame.f_back
         current = current.parent

@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 
 from catalysis.database import Database, DatabaseService
 from catalysis.errors import InvalidPage
-from catalysis.events import CallSite
+from catalysis.events import CodeLine
 from catalysis.integrations.asgi import ManagedScope
 from catalysis.integrations.constraints import violated_constraint
 from catalysis.integrations.slow_queries import log_slow_queries
@@ -43,7 +43,9 @@ async def get_session(connection: HTTPConnection) -> AsyncIterator[Session]:
     raises InvalidRequestError; to give the connection back early, and go on, there is `await db.reset()`.
     """
     async with database_of(connection).session(close_resets_only=False) as session:
-        session.sync_session.opened_at = _site_of(connection) or session.sync_session.opened_at
+        code = getattr(connection.scope.get("endpoint"), "__code__", None)
+        if code is not None:
+            session.sync_session.opened = CodeLine(code, code.co_firstlineno)
         yield session
 
 
@@ -55,11 +57,6 @@ DatabaseDep = Annotated[Session, Depends(get_session, scope="function")]
 A dependency of your own that yields and takes a `DatabaseDep` must end before the session does, so it is declared
 with the same scope: `Depends(yours, scope="function")`.
 """
-
-
-def _site_of(connection: HTTPConnection) -> CallSite | None:
-    code = getattr(connection.scope.get("endpoint"), "__code__", None)
-    return code and CallSite(code.co_filename, code.co_firstlineno, code.co_qualname)
 
 
 def lifespan(

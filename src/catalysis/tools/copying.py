@@ -15,7 +15,7 @@ from sqlalchemy.sql.schema import CallableColumnDefault, ScalarElementColumnDefa
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy.copying import cast_of, exact_name, maker_of, processor_of
-from catalysis.engine.alchemy.pooling import adapted, proxy_of
+from catalysis.engine.alchemy.pooling import proxy_of
 from catalysis.engine.alchemy.sessions import (
     autoflush,
     bind_of,
@@ -99,7 +99,7 @@ class Copier:
         if proxy is None or is_out_of_the_ordinary(held):
             return False
         return await self._send(
-            plan.target, list(zip(*columns, strict=True)), Lease(self._bind.engine, proxy, held)
+            plan.target, list(zip(*columns, strict=True)), Lease.of(self._bind.engine, proxy, held)
         )
 
     def _turn(self) -> Any:
@@ -111,10 +111,10 @@ class Copier:
         ended = tell(lent, sql, rows, self._reader.mapper) if is_heard() else None
         try:
             if target not in self._fit:
-                self._fit[target] = await takes_copy(adapted(lent.proxy), target, held.info)
+                self._fit[target] = await takes_copy(lent.connection, target, held.info)
             if not self._fit[target]:
                 return False
-            count = await copy_rows(adapted(lent.proxy), target, rows)
+            count = await copy_rows(lent.connection, target, rows)
         except Exception as error:
             if ended is not None:
                 ended(None, type(error).__name__)

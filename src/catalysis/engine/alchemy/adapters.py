@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from asyncpg import OutdatedSchemaCacheError  # pyright: ignore[reportMissingTypeStubs] - it has none
+
 
 def driver_connection(connection: Any) -> Any:
     """The driver's own connection."""
@@ -35,9 +37,36 @@ def keeps_statements(connection: Any) -> bool:
     return connection._prepared_statement_cache is not None
 
 
+def kept_statement(connection: Any, sql: str, dialect: Any) -> Any:
+    """The statement as it was prepared on the connection before; None if it has to be `prepared` (asyncpg's)."""
+    cache, changed = connection._prepared_statement_cache, dialect._invalidate_schema_cache_asof
+    if cache is None or changed > connection._invalidate_schema_cache_asof:
+        return None
+    found = cache.get(sql)
+    return None if found is None or found[2] <= changed else found
+
+
 async def prepared(connection: Any, sql: str, dialect: Any) -> tuple[Any, Sequence[Any]]:
     """The statement prepared on the connection, and its columns: from SQLAlchemy's bounded cache where it can be.
 
     What was prepared before the last schema change that SQLAlchemy knows of is prepared anew (asyncpg's).
     """
     return await connection._prepare(sql, dialect._invalidate_schema_cache_asof)
+
+
+async def execute(statement: Any, parameters: Sequence[Any]) -> tuple[Sequence[Any], Any]:
+    """All rows of a prepared statement and its status, as its `fetch` gets them through four calls of its own.
+
+    Raises:
+        asyncpg.PostgresError, asyncpg.InterfaceError: as `fetch`.
+    """
+    state, raw = statement._state, statement._connection
+    if state.closed or raw.is_closed():
+        return await statement.fetch(*parameters), statement._last_status  # or rather says what is wrong
+    try:
+        rows, status, _ = await raw._protocol.bind_execute(state, parameters, "", 0, True, None)
+    except OutdatedSchemaCacheError:
+        await raw.reload_schema_state()
+        state.mark_closed()
+        raise
+    return rows, status

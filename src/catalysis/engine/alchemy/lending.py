@@ -27,8 +27,7 @@ class Note(NamedTuple):
 
     since: float
     """By the monotonic clock."""
-    site: CallSite | None
-    """The line that opened the session."""
+    session: Any
     task: asyncio.Task[Any] | None
     scope: ScopeGreenlet | None
     """The managed scope the task was in, whose coroutine the task does not show."""
@@ -52,25 +51,32 @@ def note_of(session: Any) -> Note:
     current: Any = current_greenlet()
     while current is not None and not isinstance(current, ScopeGreenlet):
         current = current.parent
-    return Note(time.monotonic(), session.opened_at, running_task(), current)
+    return Note(time.monotonic(), session, running_task(), current)
 
 
 _LENT = "_catalysis_lent"
-"""Under this name a pool keeps the notes of what is lent for one statement, by the proxy's `id`."""
+"""Under this name a pool keeps the notes of what is lent for one statement, by the `id` of the record or proxy."""
 
 
-def note_lent(pool: Any, proxy: Any, session: Any) -> None:
+def note_lent(pool: Any, lent: Any, session: Any) -> None:
     """Note what is lent for one statement."""
     noted = pool.__dict__.get(_LENT)
     if noted is None:
         noted = pool.__dict__[_LENT] = {}
-    noted[id(proxy)] = note_of(session)
+    noted[id(lent)] = note_of(session)
 
 
-def note_back(pool: Any, proxy: Any) -> None:
+def note_moved(pool: Any, lent: Any, proxy: Any) -> None:
+    """It has a proxy from now on."""
+    noted = pool.__dict__.get(_LENT, {})
+    if (note := noted.pop(id(lent), None)) is not None:
+        noted[id(proxy)] = note
+
+
+def note_back(pool: Any, lent: Any) -> None:
     """It is back, or was given up."""
     if (noted := pool.__dict__.get(_LENT)) is not None:
-        noted.pop(id(proxy), None)
+        noted.pop(id(lent), None)
 
 
 # --- Telling --------------------------------------------------------------------------------------
@@ -82,7 +88,7 @@ def holders(engine: Engine) -> list[Holder]:
     notes = [(note, False) for note in pool.__dict__.get(_LENT, {}).values()]
     notes += [(note, True) for note in _held(pool)]
     now = time.monotonic()
-    found = [Holder(note.site, now - note.since, held, _now_at(note)) for note, held in notes]
+    found = [Holder(note.session.opened_at, now - note.since, held, _now_at(note)) for note, held in notes]
     return sorted(found, key=lambda each: -each.seconds)
 
 

@@ -53,9 +53,8 @@ def number_of(result: Any) -> int | None:
     return getattr(getattr(result, "context", None), "runid", None)
 
 
-def new_run() -> int:
-    """A number for one load, by which SQLAlchemy knows the instances it has met in it."""
-    return cast("Any", loading)._new_runid()
+new_run: Callable[[], int] = cast("Any", loading)._new_runid
+"""A number for one load, by which SQLAlchemy knows the instances it has met in it."""
 
 
 class _Columns:

@@ -3,19 +3,24 @@
 import asyncio
 import logging
 import time
+import weakref
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import base as pools
 from sqlalchemy.pool.base import reset_commit  # pyright: ignore[reportPrivateUsage]
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy.leaving import forget_session_state
-from catalysis.engine.alchemy.lending import exhausted, note_back, note_lent
+from catalysis.engine.alchemy.lending import exhausted, note_back, note_lent, note_moved
 from catalysis.errors import NoAnswer
 
 _log = logging.getLogger(__name__)
+
+_pools: Any = pools
+_Record, _Proxy = _pools._ConnectionRecord, _pools._ConnectionFairy
 
 _ENGINE_EVENTS = (
     "before_execute",
@@ -43,41 +48,62 @@ def hears_begin(engine: Any, own: frozenset[Any]) -> bool:
     return engine._has_events and any(listener not in own for listener in engine.dispatch.begin)
 
 
-def replaces_execution(engine: Any) -> bool:
-    """Whether somebody executes statements in the dialect's place (`do_execute`)."""
+def interference(bind: Any, own: frozenset[Any]) -> str | None:
+    """What an engine or connection does to its statements that we would not, or who listens to them but us."""
+    engine = bind.engine
     heard = engine.dialect.dispatch
-    return engine.dialect._has_events and bool(heard.do_execute or heard.do_execute_no_params)
-
-
-def logs_statements(engine: Any) -> bool:
-    """Whether the engine writes its statements to a log."""
-    return engine._should_log_info()
-
-
-def engine_options(engine: Any) -> Any:
-    """Execution options that the engine adds to every statement."""
-    return engine._execution_options
+    if foreign_listeners(bind, own) or (  # or who executes them in the dialect's place
+        engine.dialect._has_events and bool(heard.do_execute or heard.do_execute_no_params)
+    ):
+        return "a listener of the engine's statements"
+    if engine._should_log_info():
+        return "the engine logs its statements"
+    return "execution options of the engine" if engine._execution_options else None
 
 
 # --- Checking out and in --------------------------------------------------------------------------
 
 
 async def check_out(engine: Engine, session: Any) -> Any:
-    """A connection of the pool for one statement of the session, as SQLAlchemy's own proxy of it.
+    """A connection of the pool for one statement of the session.
+
+    One that is ready comes as the pool's own record of it: who is sure to give it back needs no proxy, which is there
+    to be told when it is forgotten.  Anything else comes as SQLAlchemy's proxy.
 
     Raises:
         PoolExhausted: none came free in time.
         DBAPIError: the database let nobody in.
     """
     pool: Any = engine.pool
-    try:
-        if _is_exhausted(pool):
-            await _one_back(pool)
-        proxy = pool.connect() if _has_one_ready(pool) else await greenlet_spawn(engine.raw_connection)
-    except PoolTimeout as late:
-        raise exhausted(engine) from late
-    note_lent(pool, proxy, session)
-    return proxy
+    lent = _take_ready(pool)
+    if lent is None:
+        try:
+            if _is_exhausted(pool):
+                await _one_back(pool)
+            lent = _take_ready(pool) or await greenlet_spawn(engine.raw_connection)
+        except PoolTimeout as late:
+            raise exhausted(engine) from late
+    note_lent(pool, lent, session)
+    return lent
+
+
+def _take_ready(pool: Any) -> Any:
+    """The record of a connection that is open and has nothing to be asked or told of; None if there is none."""
+    if not _is_plain_queue(pool):
+        return None
+    queue = pool._pool._queue
+    ready = queue._queue
+    if not ready or pool._pre_ping or pool.dispatch.checkout or pool._should_log_debug():
+        return None
+    record = ready[-1 if pool._pool.use_lifo else 0]
+    if (
+        record.dbapi_connection is None
+        or record.starttime < pool._invalidate_time
+        or record.starttime < record._soft_invalidate_time
+        or (pool._recycle > -1 and time.time() - record.starttime > pool._recycle)
+    ):
+        return None
+    return queue.get_nowait()
 
 
 def _is_exhausted(pool: Any) -> bool:
@@ -102,27 +128,44 @@ async def _one_back(pool: Any) -> None:
         queue._queue.appendleft(record)
 
 
-def _has_one_ready(pool: Any) -> bool:
-    if not _is_plain_queue(pool) or pool._pre_ping or pool.dispatch.checkout:
-        return False
-    queue = pool._pool._queue
-    if queue.empty():
-        return False
-    record = queue._queue[-1 if pool._pool.use_lifo else 0]
-    return not (
-        record._is_hard_or_soft_invalidated()
-        or (pool._recycle > -1 and time.time() - record.starttime > pool._recycle)
-    )
-
-
-async def check_in(engine: Engine, proxy: Any) -> None:
+async def check_in(lent: Any) -> None:
     """Give a connection back on which nothing but reads happened, outside a transaction: there is nothing to reset."""
-    pool = proxy._pool
-    note_back(pool, proxy)
-    if _takes_at_once(pool):
-        proxy._checkin(transaction_was_reset=True)
+    if not check_in_at_once(lent):
+        await asyncio.shield(greenlet_spawn(proxied(lent)._checkin, transaction_was_reset=True))
+
+
+def check_in_at_once(lent: Any) -> bool:
+    """The same where nothing has to be waited for; False where that is not so, and it is still to be checked in."""
+    pool = pool_of(lent)
+    note_back(pool, lent)
+    if not _takes_at_once(pool):
+        return False
+    if type(lent) is _Record and not lent.finalize_callback:
+        pool._pool.put_nowait(lent)
     else:
-        await asyncio.shield(greenlet_spawn(proxy._checkin, transaction_was_reset=True))
+        proxied(lent)._checkin(transaction_was_reset=True)
+    return True
+
+
+def pool_of(lent: Any) -> Any:
+    """The pool that a connection came from, which is not its engine's any more once that was disposed of."""
+    return lent._ConnectionRecord__pool if type(lent) is _Record else lent._pool
+
+
+def proxied(lent: Any) -> Any:
+    """SQLAlchemy's proxy of what was checked out, made now where there was none; from now on that is what is lent."""
+    if type(lent) is not _Record:
+        return lent
+    pool = pool_of(lent)
+    proxy: Any = _Proxy(pool, lent.dbapi_connection, lent, False)
+    proxy._counter = 1
+    lent.fairy_ref = weakref.ref(proxy, _unheard)
+    note_moved(pool, lent, proxy)
+    return proxy
+
+
+def _unheard(reference: Any) -> None:
+    """A reference with a callback is cleared before the proxy's finalizer asks for it, as SQLAlchemy's own are."""
 
 
 def _is_plain_queue(pool: Any) -> bool:
@@ -140,12 +183,13 @@ def _takes_at_once(pool: Any) -> bool:
     )
 
 
-def discard(engine: Engine, proxy: Any, held: Connection | None, error: BaseException) -> None:
+def discard(engine: Engine, lent: Any, held: Connection | None, error: BaseException) -> None:
     """Free the connection's place in the pool at once, and have what it was doing cancelled and itself closed.
 
     That takes a round trip, which nobody waits for: closed without it, the server would go on with the statement.
     `held` is SQLAlchemy's connection, if a transaction has it; it counts as invalidated.
     """
+    proxy = proxied(lent)
     adapter = proxy.dbapi_connection
     if adapter is None:
         return
@@ -197,9 +241,9 @@ def _ended(task: asyncio.Task[None]) -> None:
 # --- SQLAlchemy's adapters of the drivers ---------------------------------------------------------
 
 
-def adapted(proxy: Any) -> Any:
+def adapted(lent: Any) -> Any:
     """SQLAlchemy's adapter of the driver's connection."""
-    return proxy.dbapi_connection
+    return lent.dbapi_connection
 
 
 def proxy_of(connection: Any) -> Any:

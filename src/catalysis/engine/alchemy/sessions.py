@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, cast
 from uuid import UUID
 
@@ -15,19 +16,27 @@ from catalysis.engine.alchemy.greenlets import can_wait
 from catalysis.engine.alchemy.owning import LocalSetting, Owned
 from catalysis.engine.alchemy.touches import Touch, touch_of
 from catalysis.engine.alchemy.turns import Turn
-from catalysis.events import CallSite
+from catalysis.events import CallSite, CodeLine
 
 
 class HookedSession(CommittingSession):
     """The synchronous session inside a `Session`, with a place to step in where SQLAlchemy offers no event."""
 
-    turn: Turn
-    opened_at: CallSite | None = None
-    """The user's line that opened the session."""
+    opened: CodeLine | None = None
     own_flush_hooks = 0
     """How many `after_flush` listeners belong to the class."""
     own_statement_hooks = 0
     """How many `do_orm_execute` listeners belong to the class; the native path does without them."""
+
+    @property
+    def opened_at(self) -> CallSite | None:
+        """The user's line that opened the session."""
+        return None if self.opened is None else self.opened.site
+
+    @cached_property
+    def turn(self) -> Turn:
+        """Who may use the transaction now."""
+        return Turn()
 
     def visible(self, instance: object) -> bool:
         """Whether an instance found in the identity map may be handed out for its key."""

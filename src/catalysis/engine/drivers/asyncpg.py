@@ -1,7 +1,7 @@
 """PostgreSQL by asyncpg."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any
@@ -13,9 +13,11 @@ from sqlalchemy.engine import Engine, ExceptionContext
 from catalysis.engine.alchemy.adapters import (
     begin,
     driver_connection,
+    execute,
     is_begun,
     isolation_of,
     keeps_statements,
+    kept_statement,
     prepared,
     turn_on,
 )
@@ -147,7 +149,7 @@ class AsyncpgDriver:
             else dialect.default_isolation_level in ("READ COMMITTED", "READ UNCOMMITTED")
         )
 
-    async def fetch(
+    def fetch(
         self,
         connection: Any,
         sql: str,
@@ -156,23 +158,14 @@ class AsyncpgDriver:
         dialect: Any,
         in_transaction: bool,
         setting: LocalSetting | None = None,
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         """See `Driver`."""
         if in_transaction:
-            async with turn_on(connection):
-                if not is_begun(connection):
-                    await begin(connection)
-                return await _fetch(connection, sql, parameters, dialect)
-        if setting is not None:
-            # The end of the transaction takes the setting back, whatever happens to the read.
-            async with driver_connection(connection).transaction():
-                await _fetch(connection, SET_LOCALLY, setting, dialect)
-                return await _fetch(connection, sql, parameters, dialect)
-        if keeps_statements(connection) or isolation_of(connection) == "autocommit":
-            return await _fetch(connection, sql, parameters, dialect)
+            return _fetch_in_turn(connection, sql, parameters, dialect)
         # A pooler in transaction mode may give each message to another server, unless they are in one transaction.
-        async with driver_connection(connection).transaction():
-            return await _fetch(connection, sql, parameters, dialect)
+        if setting is None and (keeps_statements(connection) or isolation_of(connection) == "autocommit"):
+            return _fetch(connection, sql, parameters, dialect)
+        return _fetch_in_own(connection, sql, parameters, dialect, setting)
 
     async def open(
         self, connection: Any, sql: str, parameters: Sequence[Any], *, dialect: Any
@@ -237,18 +230,38 @@ class AsyncpgCursor:
 
 
 async def _fetch(connection: Any, sql: str, parameters: Sequence[Any], dialect: Any) -> Answer:
-    statement, columns = await prepared(connection, sql, dialect)
-    rows = await statement.fetch(*parameters)
+    kept = kept_statement(connection, sql, dialect) or await prepared(connection, sql, dialect)
+    statement, columns = kept[0], kept[1]
+    rows, _ = await execute(statement, parameters)
     return Answer(lambda: description(columns), rows, len(rows))
+
+
+async def _fetch_in_turn(connection: Any, sql: str, parameters: Sequence[Any], dialect: Any) -> Answer:
+    """In the transaction that the adapter has begun, or begins."""
+    async with turn_on(connection):
+        if not is_begun(connection):
+            await begin(connection)
+        return await _fetch(connection, sql, parameters, dialect)
+
+
+async def _fetch_in_own(
+    connection: Any, sql: str, parameters: Sequence[Any], dialect: Any, setting: LocalSetting | None
+) -> Answer:
+    """In a transaction of its own, whose end takes the setting back, whatever happens to the read."""
+    async with driver_connection(connection).transaction():
+        if setting is not None:
+            await _fetch(connection, SET_LOCALLY, setting, dialect)
+        return await _fetch(connection, sql, parameters, dialect)
 
 
 async def _write(
     connection: Any, sql: str, rows: Sequence[Sequence[Any]], dialect: Any, *, returns: bool
 ) -> Answer:
-    statement, columns = await prepared(connection, sql, dialect)
+    kept = kept_statement(connection, sql, dialect) or await prepared(connection, sql, dialect)
+    statement, columns = kept[0], kept[1]
     if len(rows) == 1:
-        returned = await statement.fetch(*rows[0])
-        return Answer(lambda: description(columns), returned, _counted(statement.get_statusmsg()))
+        returned, status = await execute(statement, rows[0])
+        return Answer(lambda: description(columns), returned, _counted(status.decode()))
     if not returns:
         await statement.executemany(rows)
         return Answer(lambda: None, (), -1)

@@ -4,7 +4,7 @@ A driver is given SQLAlchemy's adapter of a connection, so that whatever it does
 SQLAlchemy would use.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Engine
@@ -49,7 +49,7 @@ class Driver(Protocol):
         """Whether a read on this connection sees the same outside a transaction as in one of its isolation level."""
         ...
 
-    async def fetch(
+    def fetch(
         self,
         connection: Any,
         sql: str,
@@ -58,7 +58,7 @@ class Driver(Protocol):
         dialect: Any,
         in_transaction: bool,
         setting: LocalSetting | None = None,
-    ) -> Answer:
+    ) -> Awaitable[Answer]:
         """Run one SELECT and return all its rows, in as few round trips as the driver can.
 
         `setting`: what the database is to be told before, and to forget afterwards; outside a transaction only.

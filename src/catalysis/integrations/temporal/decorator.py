@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from pydantic import TypeAdapter
 
 from catalysis.errors import ActivityError
-from catalysis.events import CallSite, scoped
+from catalysis.events import CodeLine, scoped
 from catalysis.integrations.temporal.attempts import (
     Attempt,
     Place,
@@ -170,10 +170,9 @@ async def _with_session(definition: Definition, place: Place | None, given: dict
     name, database = definition.parameters.session, current_database()
     assert name is not None
     code = definition.function.__code__  # pyright: ignore[reportFunctionMemberAccess] - it is a function
-    site = CallSite(code.co_filename, code.co_firstlineno, code.co_qualname)
 
     async def work(session: Session) -> Any:
-        session.sync_session.opened_at = site
+        session.sync_session.opened = CodeLine(code, code.co_firstlineno)
         return await _called(definition, {**given, name: session})
 
     if not definition.idempotent:
