@@ -6,15 +6,26 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import inspect as inspect_mapped
-from sqlalchemy.orm import InstanceState, instrumentation, joinedload, persistence, selectinload
+from sqlalchemy.orm import (
+    InstanceState,
+    SessionTransaction,
+    instrumentation,
+    joinedload,
+    persistence,
+    selectinload,
+)
 from sqlalchemy.orm import Session as SQLAlchemySession
 from sqlalchemy.orm.unitofwork import UOWTransaction
+from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import concurrency
 from sqlmodel import SQLModel, _compat, select
 
 import catalysis
 from catalysis import Database
+from catalysis.engine.alchemy.committing import CommittingTransaction
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.alchemy.touches import Touch
 from catalysis.unit_of_work import UnitOfWork
@@ -136,6 +147,43 @@ def test_the_constructor_does_what_the_generated_one_does():
     ):
         assert line in source
     assert "_new_state_if_none" in inspect.getsource(instrumentation._generate_init)
+
+
+def test_a_transaction_that_begins_keeps_four_tables_for_its_rollback():
+    source = inspect.getsource(SessionTransaction._take_snapshot)
+    assert source.count("self._new = ") == 2, "for a savepoint's parts, and for what begins"
+    for name in ("_new", "_deleted", "_dirty", "_key_switches"):
+        assert f"self.{name} = weakref.WeakKeyDictionary()" in source
+        assert name in vars(CommittingTransaction)
+    assert source.count("WeakKeyDictionary()") == 4
+
+
+def test_a_record_of_the_pool_is_lent_and_taken_back_as_we_do():
+    source = inspect.getsource(_ConnectionRecord.checkin)
+    for step in ("self.fairy_ref = None", "self.finalize_callback", "pool.dispatch.checkin", "_return_conn"):
+        assert step in source
+    assert "_pool.put(record, False)" in inspect.getsource(QueuePool._do_return_conn)
+    lent = inspect.getsource(_ConnectionRecord.checkout)
+    for step in (
+        "_do_get()",
+        "get_connection()",
+        "_ConnectionFairy(pool, dbapi_connection, rec, echo)",
+        "rec.fairy_ref =",
+    ):
+        assert step in lent
+    asked = inspect.getsource(_ConnectionRecord.get_connection)
+    for reason in ("dbapi_connection is None", "_recycle", "_invalidate_time >", "_soft_invalidate_time >"):
+        assert reason in asked, "what makes a connection of the pool unfit to be lent"
+    assert asked.count("recycle = True") == 3
+
+
+def test_a_prepared_statement_is_fetched_as_asyncpg_does():
+    source = inspect.getsource(PreparedStatement)
+    assert "protocol.bind_execute(\n                self._state, args, '', limit, True, timeout)" in source
+    assert "except exceptions.OutdatedSchemaCacheError" in source
+    assert "await self._connection.reload_schema_state()" in source
+    assert "self._state.mark_closed()" in source
+    assert source.count("def _check_") == 2, "what else makes a statement unfit?"
 
 
 def test_private_names_are_touched_in_one_package_alone():

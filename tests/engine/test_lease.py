@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import event, func, text
+from sqlalchemy import event, func, literal, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import selectinload
@@ -119,6 +119,43 @@ async def test_the_pools_own_events_stay_true(filled: Database):
         await session.exec(select(Label))
     assert heard == ["checkout", "reset", "checkin"]
     await engine.dispose()
+
+
+async def test_a_statements_own_lease_is_told_of_and_comes_back_after_every_end(postgres_url: str):
+    database = Database(postgres_url, pool_size=1, max_overflow=0)
+    async with database.session() as session:
+        await session.exec(select(1))
+        with pytest.raises(DBAPIError):
+            await session.exec(select(literal(1) / 0))
+        assert database.pool_figures().lent == 0
+        assert (await session.exec(select(1))).one() == 1
+        reading = asyncio.create_task(session.exec(select(1)))
+        await asyncio.sleep(0)
+        (holder,) = database.leases()
+        assert not holder.in_transaction
+        assert holder.site is not None
+        assert "test_lease" in holder.site.file
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert database.pool_figures().lent == 0
+        assert database.leases() == ()
+        assert (await session.exec(select(1))).one() == 1
+    await database.close()
+
+
+async def test_a_pool_that_was_disposed_of_gets_its_connection_back(postgres_url: str):
+    database = Database(postgres_url, pool_size=1, max_overflow=0)
+    async with database.session() as session:
+        await session.exec(select(1))
+        before = database.engine.pool
+        reading = asyncio.create_task(session.exec(select(1)))
+        await asyncio.sleep(0)
+        await database.engine.dispose()
+        assert (await reading).one() == 1
+        assert database.engine.pool is not before
+        assert (before.checkedin(), database.engine.pool.checkedout()) == (1, 0)
+    await database.close()
 
 
 async def test_overflow_connections_are_closed(filled: Database):

@@ -4,7 +4,9 @@
 `SessionTransaction.commit`.  Releasing a savepoint does so too, and is no COMMIT.
 """
 
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import RootTransaction
@@ -43,6 +45,13 @@ def outcome_unknown(error: BaseException) -> CommitOutcomeUnknown:
     return CommitOutcomeUnknown(None, None, error)
 
 
+def _when_needed() -> Any:
+    def make(_: object) -> WeakKeyDictionary[Any, Any]:
+        return WeakKeyDictionary()
+
+    return cached_property(make)
+
+
 _KEPT = (SessionTransactionState.COMMITTED, SessionTransactionState.CLOSED)
 
 
@@ -54,6 +63,14 @@ class CommittingTransaction(SessionTransaction):
 
     taken: Note | None = None
     """Who took its first connection, and when."""
+
+    def _take_snapshot(self) -> None:
+        """As the parent, for a transaction that has none above it; what it keeps for a rollback is made when needed."""
+
+    _new: Any = _when_needed()
+    _deleted: Any = _when_needed()
+    _dirty: Any = _when_needed()
+    _key_switches: Any = _when_needed()
 
     def _connection_for_bind(self, bind: Any, execution_options: Any = None) -> Connection:
         """As the parent; notes who takes a connection, and tells the session of it.
