@@ -6,7 +6,7 @@ from typing import Any
 
 from catalysis.errors import RepeatedQuery
 from catalysis.events import is_heard, scoped
-from catalysis.loading.managed import managed
+from catalysis.loading.managed import in_own_scope
 from catalysis.tools.watch import watch_queries
 
 Message = MutableMapping[str, Any]
@@ -31,6 +31,8 @@ class ManagedScope:
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
+        elif self.warn_repeated is None and not is_heard():
+            await in_own_scope(self.app(scope, receive, send))
         elif self.warn_repeated is None:
             await self._answer(scope, receive, send)
         else:
@@ -43,9 +45,6 @@ class ManagedScope:
                         warnings.warn_explicit(RepeatedQuery(said), None, each.file, each.line)
 
     async def _answer(self, scope: Message, receive: Any, send: Any) -> None:
-        if not is_heard():
-            await managed(self.app(scope, receive, send))
-            return
         kind = "request" if scope["type"] == "http" else "websocket"
         with scoped(kind, _name_of(scope), lambda: _name_of(scope) if "route" in scope else None) as told:
 
@@ -55,7 +54,7 @@ class ManagedScope:
                 await send(message)
 
             try:
-                await managed(self.app(scope, receive, heard_send))
+                await in_own_scope(self.app(scope, receive, heard_send))
             except Exception as error:
                 # Starlette's HTTPException, of a path that no route answers: a middleware outside makes a 404 of it.
                 told.outcome = str(getattr(error, "status_code", type(error).__name__))

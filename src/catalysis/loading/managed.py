@@ -33,7 +33,12 @@ async def managed(awaitable: Awaitable[T]) -> T:
     for the database.  A task that is started inside is outside: it gets `RelationshipNotLoaded`, or enters a scope
     of its own.  So are threads (`asyncio.to_thread`), callbacks and sync routes.  A scope within a scope is one.
     """
-    return await (awaitable if in_scope() else _Scope(awaitable))
+    return await in_own_scope(awaitable)
+
+
+def in_own_scope(awaitable: Awaitable[T]) -> Awaitable[T]:
+    """The same, to be awaited at once: without a coroutine in between."""
+    return awaitable if in_scope() else _Scope(awaitable)
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
@@ -60,9 +65,11 @@ class _Scope(Awaitable[T]):
         idle = _greenlets.idle
         scope = idle.pop() if idle else ScopeGreenlet(_serve)
         scope.task, scope.has_ended = running_task(), False
-        scope.gr_context = current_greenlet().gr_context  # what is set inside is seen outside
-        given: Any
-        waited = _resumed(scope, scope.switch, self._awaitable)
+        current = current_greenlet()
+        scope.gr_context = current.gr_context  # what is set inside is seen outside
+        if scope.parent is not current:
+            scope.parent = current
+        waited = scope.switch(self._awaitable)
         while not scope.has_ended:
             try:
                 if scope.relays:
@@ -71,9 +78,12 @@ class _Scope(Awaitable[T]):
                 else:
                     given = yield from _awaited(waited)
             except BaseException as error:
-                waited = _resumed(scope, scope.throw, type(error), error, error.__traceback__)
+                _comes_back(scope)
+                waited = scope.throw(type(error), error, error.__traceback__)
             else:
-                waited = _resumed(scope, scope.switch, given)
+                if scope.parent is not current_greenlet():
+                    _comes_back(scope)
+                waited = scope.switch(given)
         (result, error), scope.outcome = scope.outcome, (None, None)
         scope.gr_context = None
         if len(idle) < IDLE:
@@ -102,11 +112,9 @@ def _awaited(awaitable: Awaitable[Any]) -> Generator[Any, Any, Any]:
     return awaitable.__await__()
 
 
-def _resumed(scope: ScopeGreenlet, how: Callable[..., Any], *given: Any) -> Any:
-    """Let the scope go on until it waits or ends; it comes back to whoever resumed it last."""
-    if scope.parent is not (current := current_greenlet()):
-        scope.parent = current
-    return how(*given)
+def _comes_back(scope: ScopeGreenlet) -> None:
+    """It comes back to whoever resumed it last."""
+    scope.parent = current_greenlet()
 
 
 def _serve(awaitable: Any) -> None:
