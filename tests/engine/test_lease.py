@@ -158,6 +158,19 @@ async def test_a_pool_that_was_disposed_of_gets_its_connection_back(postgres_url
     await database.close()
 
 
+async def test_the_connection_used_last_is_lent_next(postgres_url: str):
+    database = Database(postgres_url, pool_size=5, max_overflow=0)
+    who = select(func.pg_backend_pid())
+
+    async def read() -> int:
+        async with database.session() as session:
+            return (await session.exec(who)).one()
+
+    assert len(set(await asyncio.gather(*[read() for _ in range(5)]))) == 5
+    assert len({await read() for _ in range(10)}) == 1, "which has prepared the statement"
+    await database.close()
+
+
 async def test_overflow_connections_are_closed(filled: Database):
     engine = create_async_engine(filled.settings.url, pool_size=1, max_overflow=5)
 

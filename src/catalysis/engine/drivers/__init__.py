@@ -67,6 +67,8 @@ def _pool_options(url: URL, settings: DatabaseSettings, given: dict[str, Any]) -
         "max_overflow": settings.max_overflow,
         "pool_timeout": settings.pool_timeout,
         "pool_recycle": settings.pool_recycle,
+        # The one used last knows the statements that are prepared, and is warm at the server; the others may go idle.
+        "pool_use_lifo": True,
     }
 
 
