@@ -6,7 +6,6 @@ Soft delete, the account of unsaved work, and the error for what was touched and
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, Literal, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -14,7 +13,7 @@ from sqlalchemy import Connection, Executable, Result, event, inspect
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm.interfaces import ORMOption
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, memoized_property
 
 from catalysis.engine.alchemy.compiling import own_execution_options
 from catalysis.engine.alchemy.greenlets import can_wait, in_scope
@@ -71,12 +70,12 @@ class UnitOfWork(TenantSession):
         self.strictness: Strictness = "allow"
         """What a touch that has to load does in a managed scope."""
 
-    @cached_property
+    @memoized_property
     def peers(self) -> Peers:
         """Who was loaded together."""
         return Peers()
 
-    @cached_property
+    @memoized_property
     def flushed(self) -> Flushed:
         """What the last flush wrote, to be refreshed together."""
         return Flushed()

@@ -4,7 +4,6 @@
 `SessionTransaction.commit`.  Releasing a savepoint does so too, and is no COMMIT.
 """
 
-from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.orm.session import SessionTransactionState
+from sqlalchemy.util import memoized_property
 from sqlmodel.orm.session import Session as SyncSession
 
 from catalysis.engine.alchemy.lending import Note, exhausted, note_of
@@ -49,7 +49,7 @@ def _when_needed() -> Any:
     def make(_: object) -> WeakKeyDictionary[Any, Any]:
         return WeakKeyDictionary()
 
-    return cached_property(make)
+    return memoized_property(make)
 
 
 _KEPT = (SessionTransactionState.COMMITTED, SessionTransactionState.CLOSED)

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Executable, Result, inspect
 from sqlalchemy.orm import Mapper, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.orm.session import SessionTransactionState
+from sqlalchemy.util import memoized_property
 from sqlmodel.orm.session import Session as SyncSession
 
 from catalysis.engine.alchemy.committing import CommittingSession
@@ -33,7 +33,7 @@ class HookedSession(CommittingSession):
         """The user's line that opened the session."""
         return None if self.opened is None else self.opened.site
 
-    @cached_property
+    @memoized_property
     def turn(self) -> Turn:
         """Who may use the transaction now."""
         return Turn()
