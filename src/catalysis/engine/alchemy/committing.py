@@ -45,10 +45,11 @@ def outcome_unknown(error: BaseException) -> CommitOutcomeUnknown:
     return CommitOutcomeUnknown(None, None, error)
 
 
-def _when_needed() -> Any:
+def _when_needed(name: str) -> Any:
     def make(_: object) -> WeakKeyDictionary[Any, Any]:
         return WeakKeyDictionary()
 
+    make.__name__ = name  # under which it is memoized
     return memoized_property(make)
 
 
@@ -67,10 +68,10 @@ class CommittingTransaction(SessionTransaction):
     def _take_snapshot(self) -> None:
         """As the parent, for a transaction that has none above it; what it keeps for a rollback is made when needed."""
 
-    _new: Any = _when_needed()
-    _deleted: Any = _when_needed()
-    _dirty: Any = _when_needed()
-    _key_switches: Any = _when_needed()
+    _new: Any = _when_needed("_new")
+    _deleted: Any = _when_needed("_deleted")
+    _dirty: Any = _when_needed("_dirty")
+    _key_switches: Any = _when_needed("_key_switches")
 
     def _connection_for_bind(self, bind: Any, execution_options: Any = None) -> Connection:
         """As the parent; notes who takes a connection, and tells the session of it.
