@@ -1,7 +1,6 @@
 """A uvicorn process for an application, and wrk against it; both on this machine, and so on its cores."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 import psutil
 from tests.servers import free_port
@@ -54,10 +54,11 @@ class Server:
 
 
 @contextmanager
-def serving(module: str, url: str) -> Iterator[Server]:
+def serving(module: str, url: str, *, stderr: IO[str] | None = None) -> Iterator[Server]:
     """The `application` of a module in a process of its own, ready."""
     port = free_port()
-    started = subprocess.Popen([sys.executable, "-c", SERVE, module, url, str(port)], env={**os.environ})
+    command = [sys.executable, "-c", SERVE, module, url, str(port)]
+    started = subprocess.Popen(command, stderr=stderr)  # noqa: S603 - ours
     server = Server(port, psutil.Process(started.pid))
     try:
         _wait_until_ready(server, started)
