@@ -37,7 +37,7 @@ from catalysis.engine.run import run, run_one
 from catalysis.engine.stream import stream
 from catalysis.engine.waiting import flush_first
 from catalysis.errors import UncommittedChanges
-from catalysis.events import fallback_reason
+from catalysis.events import CallSite, fallback_reason
 from catalysis.soft_delete import MARK, SoftDelete
 from catalysis.tenancy.models import tenancy_of
 from catalysis.unit_of_work import Strictness, UnitOfWork, with_unit_of_work
@@ -71,6 +71,7 @@ class Session(AsyncSession):
         batch_loading: bool = True,
         tenant: Any = None,
         tenant_setting: str | None = None,
+        opened_at: CallSite | None = None,
         **kw: Any,
     ) -> None:
         """As SQLAlchemy's `AsyncSession`; a session class given is made to do what `UnitOfWork` does.
@@ -79,9 +80,12 @@ class Session(AsyncSession):
         `LoadedWhenTouched`, or raises `AttributeNotLoaded`; a relationship's own
         `info={"strict_loading": …}` goes before it.  `batch_loading`: whether a touch loads for all peers.
         `tenant`: as for `for_tenant`, or `ALL_TENANTS`.  `tenant_setting`: the setting that the policies of a
-        PostgreSQL database read the tenant from.
+        PostgreSQL database read the tenant from.  `opened_at`: the line that errors and warnings name (default: the
+        caller's).
         """
         own = with_unit_of_work(sync_session_class or self.sync_session_class)
+        if opened_at is not None:
+            kw["opened_at"] = opened_at
         super().__init__(bind, binds=binds, sync_session_class=own, **kw)
         self.sync_session.strictness = strict_loading
         self.sync_session.batches = batch_loading

@@ -58,10 +58,10 @@ Strictness = Literal["allow", "warn", "raise"]
 class UnitOfWork(TenantSession):
     """The synchronous session inside a `Session`; what `run_sync` hands to its function."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, opened_at: CallSite | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.unsaved = UnsavedWork()
-        self.opened_at: CallSite | None = call_site()
+        self.opened_at: CallSite | None = opened_at or call_site()
         """The user's line that opened the session."""
         self.sent_is_kept = self._joins_a_transaction()
         """Whether what was sent stays when the session is left: for somebody else to commit."""
