@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args
+from weakref import ref
 
 from sqlalchemy.exc import DBAPIError
 
@@ -65,7 +66,7 @@ class Terms:
                 raise ValueError(f"{name}={given!r}: say one of {', '.join(map(repr, choices))}.")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Running:
     """A transaction under way: whose it is, in which task, and what became of its parts."""
 
@@ -106,15 +107,17 @@ class Running:
         ) from self.broken_by
 
 
-_running: ContextVar[tuple[Running, ...]] = ContextVar("catalysis_running_transactions", default=())
+_running: ContextVar[tuple[ref[Running], ...]] = ContextVar("catalysis_running_transactions", default=())
+"""Weak: a connection that is opened meanwhile keeps a copy of the context for as long as it stays in the pool."""
 
 
 def _running_here(database: OpensSessions) -> Running | None:
     """The innermost transaction of this database in this very task: a task that it started does not share it."""
     task = asyncio.current_task()
     for each in reversed(_running.get()):
-        if each.database is database and each.task is task:
-            return each
+        running = each()
+        if running is not None and running.database is database and running.task is task:
+            return running
     return None
 
 
@@ -176,7 +179,7 @@ async def _run_once(running: Running, work: Work[T]) -> T:
     async with session.begin():
         if running.isolation is not None:
             await begin_at(session, running.isolation)
-        token = _running.set((*_running.get(), running))
+        token = _running.set((*_running.get(), ref(running)))
         try:
             result = await work(session)
         finally:

@@ -1,7 +1,7 @@
 """4. The wait for a connection ends by timeout and cancellation at once: no place is lost, no cancellation swallowed.
 
-Mutations seen to fail: `_one_back` keeps the record that it took (the pool runs dry); `check_out` takes every error
-for the timeout (`except BaseException`: the cancellations are swallowed).
+Mutations seen to fail: `_one_back` wakes nobody when it ends early (the next in line waits on); `check_out` takes
+every error for the timeout (`except BaseException`: the cancellations are swallowed).
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlmodel import select
 
 from catalysis import Database, DatabaseSettings, PoolExhausted
+from catalysis.engine.alchemy.pooling import check_in, check_out
 from tests.faults.checks import goes_on
 from tests.models import Label, made
 
@@ -79,3 +80,36 @@ async def test_a_cancellation_wins_over_a_connection_that_comes_with_it(backend_
             (outcome,) = await asyncio.gather(waiting, return_exceptions=True)
             assert outcome is None or isinstance(outcome, asyncio.CancelledError)
             await goes_on(database)
+
+
+async def test_the_next_in_line_is_woken_by_one_who_leaves(postgres_url: str):
+    settings = DatabaseSettings(url=postgres_url, pool_size=1, max_overflow=0)
+    async with made(settings) as database, database.session() as session:
+        engine = database.engine.sync_engine
+        lent = await check_out(engine, session.sync_session)
+        first, second = (asyncio.create_task(_read(database)) for _ in range(2))
+        await asyncio.sleep(0)
+        await check_in(lent)
+        first.cancel()
+        await asyncio.wait_for(second, timeout=settings.pool_timeout / 2)
+        assert first.cancelled()
+
+
+async def test_who_waits_is_served_in_order_of_coming(backend_url: str):
+    """A task that reads again at once keeps its place, and nobody who waits loses theirs by it.
+
+    Mutation seen to fail: `_one_back` always stands in at the end, as asyncio's queue does.
+    """
+    settings = DatabaseSettings(url=backend_url, pool_size=1, max_overflow=0)
+    ended: list[int] = []
+
+    async def reads(database: Database, number: int) -> None:
+        for _ in range(5):
+            await _read(database)
+        ended.append(number)
+
+    async with made(settings) as database:
+        await _read(database)
+        await asyncio.gather(*[reads(database, number) for number in range(6)])
+        assert ended == [*range(6)]
+        await goes_on(database)

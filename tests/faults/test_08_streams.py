@@ -1,6 +1,7 @@
 """8. A response that streams long after its query: the lease is back before the stream starts, also after an error.
 
-Mutation seen to fail: `DatabaseDep` without `scope="function"` (the connection is lent while the body is sent).
+Mutation seen to fail: `get_session` leaves the session to `fastapi_inner_astack`, the stack of the request (the
+connection is lent while the body is sent).
 """
 
 import asyncio

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
+from fastapi.exceptions import DependencyScopeError
 from fastapi.responses import StreamingResponse
 from pydantic import Field as PydanticField
 from sqlalchemy import CheckConstraint, text
@@ -260,6 +261,16 @@ async def test_a_dependency_of_ones_own_that_yields(database: Database):
 
     assert (await served(app, "/tenant")).json() == 7
     assert ended == [8]
+
+
+async def test_one_that_would_outlive_the_session_is_refused(database: Database):
+    """Mutation seen to fail: `DatabaseDep` without `scope="function"`."""
+
+    async def outlives(db: DatabaseDep) -> AsyncIterator[int]:
+        yield 7
+
+    with pytest.raises(DependencyScopeError):
+        application(database).add_api_route("/outlives", lambda: None, dependencies=[Depends(outlives)])
 
 
 async def test_a_mounted_application_uses_the_database_it_is_mounted_in(tmp_path):

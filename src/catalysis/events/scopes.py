@@ -55,7 +55,8 @@ def scoped(
     told = Told(scope)
     for observer in listeners.observers:
         observer.on_scope_started(scope)
-    token = _current.set(_Running(scope, rename))
+    running = _Running(scope, rename)
+    token = _current.set(running)
     started = time.perf_counter()
     try:
         yield told
@@ -65,6 +66,9 @@ def scoped(
         raise
     finally:
         _current.reset(token)
+        running.rename = (
+            None  # a connection opened meanwhile keeps a copy of the context, and so what this refers to
+        )
         happened = ScopeEvent(scope, time.perf_counter() - started, told.outcome)
         for observer in listeners.observers:
             observer.on_scope_ended(happened)

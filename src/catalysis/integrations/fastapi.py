@@ -1,6 +1,6 @@
 """FastAPI: a session for each request, answers for the database's errors, and the health of the pool."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Annotated, Any
 
@@ -35,22 +35,24 @@ def database_of(connection: HTTPConnection) -> Database:
     return DatabaseService.database()
 
 
-async def get_session(connection: HTTPConnection) -> AsyncIterator[Session]:
+async def get_session(connection: HTTPConnection) -> Session:
     """The dependency behind `DatabaseDep`: a session for the route, closed before the response is sent.
 
     An error in the route rolls back.  Nothing is committed by itself: say `await db.commit()` in the route.
     Once closed it stays closed: a background task or the body of a stream opens its own session, or SQLAlchemy
     raises InvalidRequestError; to give the connection back early, and go on, there is `await db.reset()`.
     """
-    async with database_of(connection).session(close_resets_only=False) as session:
-        code = getattr(connection.scope.get("endpoint"), "__code__", None)
-        if code is not None:
-            session.sync_session.opened = CodeLine(code, code.co_firstlineno)
-        yield session
+    session = database_of(connection).session(close_resets_only=False)
+    code = getattr(connection.scope.get("endpoint"), "__code__", None)
+    if code is not None:
+        session.sync_session.opened = CodeLine(code, code.co_firstlineno)
+    # FastAPI ends this stack before it sends the response.  It would put a dependency with `yield` there too, inside
+    # two context managers and a cancel scope, which cost as much as half of a read by key.
+    connection.scope["fastapi_function_astack"].push_async_exit(session)
+    return session
 
 
-# scope="function": FastAPI runs the exit code of other dependencies after the response, and a response that
-# streams for a minute would keep its connection for a minute.
+# scope="function": what yields and takes it must end before the response too, and FastAPI refuses what does not.
 DatabaseDep = Annotated[Session, Depends(get_session, scope="function")]
 """`async def route(db: DatabaseDep)`: a `Session` for this request.
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 import weakref
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Engine
@@ -114,18 +115,26 @@ def _is_exhausted(pool: Any) -> bool:
 async def _one_back(pool: Any) -> None:
     """Wait in the pool's own line until a connection is back, and leave it there as the next to be taken.
 
-    SQLAlchemy waits in the same line, but takes a greenlet and a task for it.
+    SQLAlchemy waits in the same line, but takes a greenlet and a task for it.  Whoever is woken and finds that another
+    was quicker (a task that reads again at once) goes on waiting as the first; asyncio's queue sends it to the end.
     """
     queue = pool._pool._queue
+    line = queue._getters
+    stand_in, waiter = line.append, None
     try:
         async with asyncio.timeout(pool._timeout):
-            record = await queue.get()
-    except TimeoutError:
-        raise PoolTimeout("all connections are lent") from None
-    if pool._pool.use_lifo:
-        queue._queue.append(record)
-    else:
-        queue._queue.appendleft(record)
+            while queue.empty():
+                waiter = asyncio.get_running_loop().create_future()
+                stand_in(waiter)
+                await waiter
+                stand_in = line.appendleft
+    except BaseException as ended:
+        with suppress(ValueError):
+            line.remove(waiter)
+        queue._wakeup_next(line)  # a connection may have been meant for this one, who leaves
+        if isinstance(ended, TimeoutError):
+            raise PoolTimeout("all connections are lent") from None
+        raise
 
 
 async def check_in(lent: Any) -> None:
