@@ -103,20 +103,20 @@ async def test_a_locked_file_is_replayed(tmp_path, rows: int):
     """Found by a statement of the work, or by the flush that its commit begins with."""
     settings = DatabaseSettings(url=f"sqlite:///{tmp_path / 'x.db'}", busy_timeout=0.05)
     async with made(settings) as database:
-        holding, runs = asyncio.Event(), 0
+        holding, again, runs = asyncio.Event(), asyncio.Event(), 0
 
         async def hold() -> None:
             async with database.session() as session:
                 await add(session, "held")
                 holding.set()
-                async with asyncio.timeout(10):
-                    while runs < 2:
-                        await asyncio.sleep(0.01)
+                await asyncio.wait_for(again.wait(), timeout=10)
                 await session.commit()
 
         async def work(session: Session) -> None:
             nonlocal runs
             runs += 1
+            if runs > 1:
+                again.set()
             session.add_all([Label(name=f"waited {row}") for row in range(rows)])
             if not rows:
                 await add(session, "waited 0")

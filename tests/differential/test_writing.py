@@ -18,7 +18,7 @@ from sqlalchemy.orm import session as sessions
 from sqlalchemy.util import OrderedSet, topological
 
 from catalysis import Session
-from catalysis.engine.alchemy import flushing
+from catalysis.engine.alchemy import flushing, settling
 from tests.conftest import fresh_postgres_url
 from tests.differential.programs import Step
 from tests.differential.running import OnPostgres, OnSqlite, Subject, check, compare, one_by_one
@@ -49,7 +49,7 @@ def determined() -> Iterator[None]:
     of a flush fails first, and what has been written until then, is chance otherwise.
     """
     with ExitStack() as replaced:
-        for module in (sessions, unitofwork, identity, dependency, topological, flushing):
+        for module in (sessions, unitofwork, identity, dependency, topological, flushing, settling):
             replaced.enter_context(mock.patch.object(module, "set", OrderedSet, create=True))
         replaced.enter_context(
             mock.patch.object(unitofwork.UOWTransaction, "_generate_actions", actions_in_order)
@@ -83,6 +83,8 @@ FOUND: list[list[Step]] = [
     [("about", 1, -1), ("find_all", 3), ("set", 0, 1, 5), ("commit",), ("rollback",)],
     # An expression whose comparison has no truth, in a session that is left.
     [("about", 5, -1), ("find_all", 6), ("set_all", 0, 4, 7)],
+    # The order in which a rollback tells of what a flush made persistent: as it was added, and not as a set has it.
+    [("about", 6, -1), ("make_many", 7, 80, 13, 2), ("flush",), ("listen", 6, 7), ("rollback",)],
 ]
 """Programs on which the two once differed."""
 

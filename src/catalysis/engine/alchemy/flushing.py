@@ -146,7 +146,7 @@ class NativeFlush(_UnitOfWork):
         deleted = {state for state, (is_deleted, _) in self.states.items() if is_deleted}
         if deleted:
             session._remove_newly_deleted(deleted)
-        if left := settle(session, self.states.keys() - deleted):
+        if left := settle(session, [state for state in self.states if state not in deleted]):
             session._register_persistent(left)
         session.has_flushed(self.mappers)
 
