@@ -1,5 +1,6 @@
 """Tripwires: SQLAlchemy's private names mean what `engine/alchemy/` takes them for."""
 
+import asyncio
 import inspect
 import re
 from pathlib import Path
@@ -21,6 +22,7 @@ from sqlalchemy.orm.unitofwork import UOWTransaction
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import concurrency
+from sqlalchemy.util.queue import AsyncAdaptedQueue
 from sqlmodel import SQLModel, _compat, select
 
 import catalysis
@@ -175,6 +177,19 @@ def test_a_record_of_the_pool_is_lent_and_taken_back_as_we_do():
     for reason in ("dbapi_connection is None", "_recycle", "_invalidate_time >", "_soft_invalidate_time >"):
         assert reason in asked, "what makes a connection of the pool unfit to be lent"
     assert asked.count("recycle = True") == 3
+
+
+def test_the_queue_of_a_pool_is_asyncios_own():
+    """What is taken and put here passes by `get_nowait` and `put_nowait`, which do this and count for `join`."""
+    queue = AsyncAdaptedQueue[int](2, use_lifo=True)
+    assert type(queue._queue) is asyncio.LifoQueue
+    assert type(AsyncAdaptedQueue[int](2)._queue) is asyncio.Queue
+    for name in ("_queue", "_getters", "_putters", "_maxsize"):
+        assert hasattr(queue._queue, name)
+    taking, putting = inspect.getsource(asyncio.Queue.get_nowait), inspect.getsource(asyncio.Queue.put_nowait)
+    assert "item = self._get()\n        self._wakeup_next(self._putters)\n        return item" in taking
+    assert "self._put(item)" in putting
+    assert "self._wakeup_next(self._getters)" in putting
 
 
 def test_a_prepared_statement_is_fetched_as_asyncpg_does():

@@ -104,7 +104,7 @@ def _take_ready(pool: Any) -> Any:
         or (pool._recycle > -1 and time.time() - record.starttime > pool._recycle)
     ):
         return None
-    return queue.get_nowait()
+    return queue._get()  # `get_nowait` also wakes who waits for room, and nobody does
 
 
 def _is_exhausted(pool: Any) -> bool:
@@ -150,7 +150,10 @@ def check_in_at_once(lent: Any) -> bool:
     if not _takes_at_once(pool):
         return False
     if type(lent) is _Record and not lent.finalize_callback:
-        pool._pool.put_nowait(lent)
+        queue = pool._pool._queue
+        queue._put(lent)
+        if queue._getters:
+            queue._wakeup_next(queue._getters)
     else:
         proxied(lent)._checkin(transaction_was_reset=True)
     return True
@@ -183,13 +186,13 @@ def _is_plain_queue(pool: Any) -> bool:
 
 def _takes_at_once(pool: Any) -> bool:
     heard = pool.dispatch
-    return (
-        _is_plain_queue(pool)
-        and not heard.checkin
-        and (not heard.reset or all(listener is forget_session_state for listener in heard.reset))
-        and pool._reset_on_return is not reset_commit
-        and not pool._pool._queue.full()
-    )
+    if not _is_plain_queue(pool) or heard.checkin or pool._reset_on_return is reset_commit:
+        return False
+    for listener in heard.reset:
+        if listener is not forget_session_state:
+            return False
+    queue = pool._pool._queue
+    return not 0 < queue._maxsize <= len(queue._queue)
 
 
 def discard(engine: Engine, lent: Any, held: Connection | None, error: BaseException) -> None:
