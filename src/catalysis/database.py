@@ -106,6 +106,7 @@ class Database:
         """A new session, for `async with`; nothing expires at its commits unless `expire_on_commit=True`."""
         options.setdefault("expire_on_commit", False)
         options.setdefault("strict_loading", self.settings.strict_loading)
+        options.setdefault("distribution_check", self.settings.distribution_check)
         options.setdefault("tenant_setting", self.settings.tenant_setting)
         return Session(self.engine, **options)
 

@@ -11,6 +11,7 @@
     ├── TransactionMisused       (also SQLAlchemy's InvalidRequestError)
     ├── TenantError              (also SQLAlchemy's InvalidRequestError)
     │   └── TenantRequired
+    ├── DistributionError        (also SQLAlchemy's InvalidRequestError)
     ├── SettingsError            (also ValueError)
     ├── InvalidPage              (also ValueError)
     ├── BulkError                (also ValueError)
@@ -21,6 +22,7 @@
     └── MigrationError
     UncommittedChanges           a UserWarning
     LoadedWhenTouched            a UserWarning
+    CrossShardQuery              a UserWarning
     RepeatedQuery                a UserWarning
 
 Each says what happened, to which statement, attribute or setting, and what to do about it.  None carries a
@@ -116,6 +118,10 @@ class TenantRequired(TenantError):
     """A model that belongs to tenants was used in a session that has none."""
 
 
+class DistributionError(CatalysisError, InvalidRequestError):
+    """A statement says of a distributed table no value of the column that tells its shard; nothing was sent."""
+
+
 class SettingsError(CatalysisError, ValueError):
     """A setting (`DATABASE_URL`, a pool size…) cannot be used; the message names it without its secrets."""
 
@@ -154,6 +160,10 @@ class UncommittedChanges(UserWarning):
 
 class LoadedWhenTouched(UserWarning):
     """An attribute was loaded because it was touched, in a session or relationship whose `strict_loading` warns."""
+
+
+class CrossShardQuery(UserWarning):
+    """A statement says of a distributed table no value of the column that tells its shard, so that all are asked."""
 
 
 class RepeatedQuery(UserWarning):
