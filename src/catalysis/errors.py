@@ -56,8 +56,17 @@ class UnsupportedStatement(CatalysisError, InvalidRequestError):
     """A statement that would not do what the model promises; nothing was sent."""
 
 
+UNKNOWN_TO_DATABASE = frozenset({"40003", "08007"})
+"""SQLSTATEs of a database that does not know itself how it ended: statement completion, transaction resolution unknown.
+
+Source: PostgreSQL documentation, "PostgreSQL Error Codes"; CockroachDB's "result is ambiguous" is the first.
+"""
+
+
 class CommitOutcomeUnknown(CatalysisError, DBAPIError):
     """The connection was lost, or time was up, while a COMMIT was under way: nobody here knows whether it was done.
+
+    So it is too where the database itself answers that it does not know (40003, 08007), as one of several nodes may.
 
     `statement` is None, or the statement that commits by itself.  `orig` is the driver's error, and the error that
     SQLAlchemy would have raised is the cause.  It is no OperationalError, which some take for "try again".
@@ -71,9 +80,11 @@ class CommitOutcomeUnknown(CatalysisError, DBAPIError):
         """As SQLAlchemy makes and unpickles its errors; parameters are not kept."""
         super().__init__(statement, None, orig, hide_parameters=True, connection_invalidated=True)
         what = "COMMIT" if statement is None else "a statement that commits by itself"
+        answered = getattr(orig, "sqlstate", None) in UNKNOWN_TO_DATABASE
+        how = "The database lost track" if answered else "The connection was lost"
         why = type(getattr(orig, "driver_exception", orig)).__name__
         self.args = (
-            f"The connection was lost while {what} was under way ({why}): the transaction may or may not have been "
+            f"{how} while {what} was under way ({why}): the transaction may or may not have been "
             "committed, whole in either case.  Look whether what it wrote is there, by a key that you chose, before "
             "you do it again; it was not run again by itself.",
         )
