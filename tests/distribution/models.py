@@ -7,7 +7,7 @@ from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Table, Uuid
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Relationship
 
-from catalysis import ModelWithIdAndTimestamps, TenantScoped, uuid7
+from catalysis import ModelWithIdAndTimestamps, TenantScoped
 from catalysis.distribution import Distributed, Reference
 
 
@@ -31,12 +31,11 @@ class Organisation(Model, table=True):
 
 
 class OfOrganisation(Model):
-    """Keys of two columns: the organisation's, and one that is unique within it."""
+    """Keys of two columns: a row's own, and the organisation's."""
 
     __distribution__ = Distributed(by="organisation_id")
 
     organisation_id: UUID = Field(primary_key=True, foreign_key="organisation.id")
-    id: UUID = Field(default_factory=uuid7, primary_key=True)
 
 
 class Project(OfOrganisation, table=True):

@@ -17,6 +17,7 @@ from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Integer, MetaDa
 
 from catalysis import Database, ModelError
 from catalysis.distribution import Distributed, Reference
+from catalysis.doctor import examine
 from catalysis.migrations import check, downgrade, revise, upgrade
 from tests.distribution.citus import create_extension, drop_extension
 from tests.distribution.models import Model
@@ -86,6 +87,8 @@ async def test_one_revision_for_all(
     if written_on == "postgres":
         await drop_extension(cluster.settings.url)
     elsewhere = sqlite if written_on == "sqlite" else cluster
+    set_models(config, shops())
+    assert all(line.startswith("missing") for line in await check(elsewhere, config=config)), "said once"
     revision = (await migrate_to(elsewhere, config, shops())).read_text()
     assert "info=" not in revision
     assert "catalysis" not in revision
@@ -123,6 +126,9 @@ async def test_changes_are_found_on_a_cluster(cluster: Database, config: Config)
         "table item is not distributed by shop in the database",
         "table order is not distributed by shop in the database",
     ]
+    complaints = [each for each in (await examine(cluster, shops())).complaints if each.code == "D223"]
+    assert [each.subject for each in complaints] == ["colour", "item", "order", "shop"]
+    assert complaints[1].message == "Table item is not distributed by shop in the database."
     path = await migrate_to(cluster, config, shops())
     assert await placed(cluster) == ALL
     assert (await revise(cluster, "nothing", config=config)) is None

@@ -46,6 +46,9 @@ class DistributionOp(MigrateOperation):
         self.cascades = cascades
         self.with_table = with_table
         """Whether the same revision makes or drops the table, which drops its shards with it."""
+        if with_table:
+            # Alembic counts what such an operation holds as the differences: the table itself is one already.
+            self.ops: tuple[MigrateOperation, ...] = ()
 
 
 @Operations.register_operation("create_distributed_table")
