@@ -215,6 +215,11 @@ async def test_what_does_not_is_refused_and_nothing_is_sent(database: Database, 
             assert not list(sent)
         column = "id" if table == "organisation" else "organisation_id"
         assert f"a value for {column!r}" in str(refused.value)
+        assert (
+            "not sent: SELECT" in str(refused.value)
+            or "UPDATE task" in str(refused.value)
+            or name == "DELETE"
+        )
         await session.execute(statement.execution_options(distribution_check="allow"))
         with pytest.raises(DistributionError):
             await session.execute(statement)

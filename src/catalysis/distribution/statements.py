@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from textwrap import shorten
 from typing import Any, Literal
 
 from sqlalchemy import Engine
@@ -11,6 +12,9 @@ from catalysis.distribution.declared import has_distributed
 from catalysis.engine.alchemy.carrying import DISTRIBUTION_CHECK, Uncarried, said_of, uncarried
 from catalysis.errors import CrossShardQuery, DistributionError
 from catalysis.events import call_site
+
+LONGEST_SQL = 500
+"""The most characters of a statement that an error quotes."""
 
 DistributionCheck = Literal["allow", "warn", "raise"]
 
@@ -35,7 +39,7 @@ def meet_uncarried(found: Uncarried, options: Mapping[str, Any], check: Distribu
         f".execution_options({DISTRIBUTION_CHECK}='allow')."
     )
     if check == "raise":
-        raise DistributionError(f"{message}  It was not sent.")
+        raise DistributionError(f"{message}  It was not sent: {shorten(found.sql, LONGEST_SQL)}")
     site = call_site()
     if site is None:
         warnings.warn(CrossShardQuery(message), stacklevel=2)

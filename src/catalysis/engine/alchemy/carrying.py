@@ -43,6 +43,8 @@ class Uncarried(NamedTuple):
 
     table: str
     column: str
+    sql: str = ""
+    """The statement, without its parameters' values."""
 
 
 def uncarried(
@@ -65,7 +67,8 @@ def uncarried(
         for_executemany=many,
         schema_translate_map=None,
     )
-    return compiled.uncarried
+    found: Uncarried | None = compiled.uncarried
+    return None if found is None else found._replace(sql=compiled.string)
 
 
 _LOOKS = "_catalysis_carries"
