@@ -16,6 +16,7 @@ from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
 from catalysis.diagnosis import check_tables
+from catalysis.distribution import check_distribution
 from catalysis.engine.alchemy.lending import Holder, holders
 from catalysis.engine.alchemy.pooling import wait_until_closed
 from catalysis.engine.drivers import make_engine
@@ -106,6 +107,7 @@ class Database:
         """A new session, for `async with`; nothing expires at its commits unless `expire_on_commit=True`."""
         options.setdefault("expire_on_commit", False)
         options.setdefault("strict_loading", self.settings.strict_loading)
+        options.setdefault("distribution_check", self.settings.distribution_check)
         options.setdefault("tenant_setting", self.settings.tenant_setting)
         return Session(self.engine, **options)
 
@@ -145,10 +147,13 @@ class Database:
     async def create_all(self, metadata: MetaData | None = None) -> None:
         """Make the tables of `metadata` (default: SQLModel's) that are not there yet, in one transaction.
 
+        On a cluster of Citus they are distributed as they say (`__distribution__`).
+
         Raises:
-            ModelError: a foreign key names no table.
+            ModelError: a foreign key names no table, or no cluster would take what a table says.
         """
         metadata = SQLModel.metadata if metadata is None else metadata
+        check_distribution(metadata)
         try:
             async with self.engine.begin() as connection:
                 await connection.run_sync(metadata.create_all)

@@ -11,6 +11,7 @@
     ├── TransactionMisused       (also SQLAlchemy's InvalidRequestError)
     ├── TenantError              (also SQLAlchemy's InvalidRequestError)
     │   └── TenantRequired
+    ├── DistributionError        (also SQLAlchemy's InvalidRequestError)
     ├── SettingsError            (also ValueError)
     ├── InvalidPage              (also ValueError)
     ├── BulkError                (also ValueError)
@@ -21,6 +22,7 @@
     └── MigrationError
     UncommittedChanges           a UserWarning
     LoadedWhenTouched            a UserWarning
+    CrossShardQuery              a UserWarning
     RepeatedQuery                a UserWarning
 
 Each says what happened, to which statement, attribute or setting, and what to do about it.  None carries a
@@ -54,8 +56,17 @@ class UnsupportedStatement(CatalysisError, InvalidRequestError):
     """A statement that would not do what the model promises; nothing was sent."""
 
 
+UNKNOWN_TO_DATABASE = frozenset({"40003", "08007"})
+"""SQLSTATEs of a database that does not know itself how it ended: statement completion, transaction resolution unknown.
+
+Source: PostgreSQL documentation, "PostgreSQL Error Codes"; CockroachDB's "result is ambiguous" is the first.
+"""
+
+
 class CommitOutcomeUnknown(CatalysisError, DBAPIError):
     """The connection was lost, or time was up, while a COMMIT was under way: nobody here knows whether it was done.
+
+    So it is too where the database itself answers that it does not know (40003, 08007), as one of several nodes may.
 
     `statement` is None, or the statement that commits by itself.  `orig` is the driver's error, and the error that
     SQLAlchemy would have raised is the cause.  It is no OperationalError, which some take for "try again".
@@ -69,9 +80,11 @@ class CommitOutcomeUnknown(CatalysisError, DBAPIError):
         """As SQLAlchemy makes and unpickles its errors; parameters are not kept."""
         super().__init__(statement, None, orig, hide_parameters=True, connection_invalidated=True)
         what = "COMMIT" if statement is None else "a statement that commits by itself"
+        answered = getattr(orig, "sqlstate", None) in UNKNOWN_TO_DATABASE
+        how = "The database lost track" if answered else "The connection was lost"
         why = type(getattr(orig, "driver_exception", orig)).__name__
         self.args = (
-            f"The connection was lost while {what} was under way ({why}): the transaction may or may not have been "
+            f"{how} while {what} was under way ({why}): the transaction may or may not have been "
             "committed, whole in either case.  Look whether what it wrote is there, by a key that you chose, before "
             "you do it again; it was not run again by itself.",
         )
@@ -116,6 +129,10 @@ class TenantRequired(TenantError):
     """A model that belongs to tenants was used in a session that has none."""
 
 
+class DistributionError(CatalysisError, InvalidRequestError):
+    """A statement says of a distributed table no value of the column that tells its shard; nothing was sent."""
+
+
 class SettingsError(CatalysisError, ValueError):
     """A setting (`DATABASE_URL`, a pool size…) cannot be used; the message names it without its secrets."""
 
@@ -154,6 +171,10 @@ class UncommittedChanges(UserWarning):
 
 class LoadedWhenTouched(UserWarning):
     """An attribute was loaded because it was touched, in a session or relationship whose `strict_loading` warns."""
+
+
+class CrossShardQuery(UserWarning):
+    """A statement says of a distributed table no value of the column that tells its shard, so that all are asked."""
 
 
 class RepeatedQuery(UserWarning):

@@ -22,6 +22,7 @@ from sqlalchemy.util import greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
+from catalysis.distribution.statements import DistributionCheck
 from catalysis.engine.alchemy.construction import generate_constructors
 from catalysis.engine.alchemy.sessions import (
     ABSENT,
@@ -72,6 +73,7 @@ class Session(AsyncSession):
         batch_loading: bool = True,
         tenant: Any = None,
         tenant_setting: str | None = None,
+        distribution_check: DistributionCheck = "allow",
         **kw: Any,
     ) -> None:
         """As SQLAlchemy's `AsyncSession`; a session class given is made to do what `UnitOfWork` does.
@@ -80,13 +82,16 @@ class Session(AsyncSession):
         `LoadedWhenTouched`, or raises `AttributeNotLoaded`; a relationship's own
         `info={"strict_loading": …}` goes before it.  `batch_loading`: whether a touch loads for all peers.
         `tenant`: as for `for_tenant`, or `ALL_TENANTS`.  `tenant_setting`: the setting that the policies of a
-        PostgreSQL database read the tenant from.
+        PostgreSQL database read the tenant from.  `distribution_check`: whether a statement over a distributed table
+        that gives its distribution column no value is sent in silence, warns `CrossShardQuery`, or raises
+        `DistributionError`.
         """
         own = with_unit_of_work(sync_session_class or self.sync_session_class)
         super().__init__(bind, binds=binds, sync_session_class=own, **kw)
         self.sync_session.strictness = strict_loading
         self.sync_session.batches = batch_loading
         self.sync_session.tenant_setting = tenant_setting
+        self.sync_session.distribution_check = distribution_check
         if tenant is not None:
             self.sync_session.tenancy = tenancy_of(tenant)
 

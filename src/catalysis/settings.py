@@ -141,6 +141,11 @@ class DatabaseSettings(BaseSettings):
         default="allow",
         description="in a managed scope, touching what was not loaded loads it, and may warn; or raises",
     )
+    distribution_check: Literal["allow", "warn", "raise"] = Field(
+        default="allow",
+        description="a statement over a distributed table that gives its distribution column no value asks every "
+        "shard, and may warn; or raises",
+    )
     warn_repeated: int | None = Field(
         default=None,
         ge=2,

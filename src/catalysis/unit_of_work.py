@@ -9,12 +9,19 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Executable, Result, event, inspect
+from sqlalchemy import Connection, Engine, Executable, Result, event, inspect
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.util import await_only, memoized_property
 
+from catalysis.distribution.statements import (
+    DistributionCheck,
+    check_executing,
+    meet_uncarried,
+    uncarried_by,
+)
+from catalysis.engine.alchemy.carrying import Uncarried
 from catalysis.engine.alchemy.compiling import own_execution_options
 from catalysis.engine.alchemy.greenlets import can_wait, in_scope
 from catalysis.engine.alchemy.loading import autoflushes
@@ -67,6 +74,8 @@ class UnitOfWork(TenantSession):
         self._sees_deleted = False
         self.batches = True
         """Whether a touch loads for all peers."""
+        self.distribution_check: DistributionCheck = "allow"
+        """What a statement that asks every shard of a distributed table does."""
         self.strictness: Strictness = "allow"
         """What a touch that has to load does in a managed scope."""
 
@@ -98,6 +107,14 @@ class UnitOfWork(TenantSession):
     def with_defaults(self, statement: Any) -> Any:
         """The statement limited to the session's tenant, and without marked rows unless it asks for them."""
         return of_tenant(without_marked(statement, sees_deleted=self._sees_deleted), self.tenancy)
+
+    def uncarried(self, statement: Any, engine: Engine) -> Uncarried | None:
+        """See `HookedSession`; whether that matters is decided at each execution."""
+        return uncarried_by(statement, engine)
+
+    def meet_uncarried(self, found: Uncarried, options: Mapping[str, Any]) -> None:
+        """Warn or raise as the statement or the session says."""
+        meet_uncarried(found, options, self.distribution_check)
 
     def _heed_strictness(self, touch: Touch) -> None:
         info: Mapping[Any, Any] = {} if touch.relationship is None else touch.relationship.info
@@ -188,6 +205,7 @@ class UnitOfWork(TenantSession):
         else:
             leave_out_marked(executing)
         limit_statement(executing, self.tenancy)
+        check_executing(executing, self.distribution_check)
         with self._seeing_deleted():  # an update by key is of marked rows too
             if executing.is_update and (result := self.update_own_rows(executing)) is not None:
                 return result

@@ -68,10 +68,16 @@ REQUIRED = _rule(
     "error",
     "a column that every new row must fill, not in the models",
 )
+PLACED = _rule(
+    "D223",
+    "distribution-differs",
+    "error",
+    "a table whose rows are elsewhere in the cluster than its model says",
+)
 
 RULES = (
     *(PENDING, UNKNOWN, HEADS, TABLE, COLUMN, REFUSED, NULLS, LOSSY, TYPE),
-    *(CONSTRAINT, INDEX, DEFAULT, ENUM, UNUSED, REQUIRED),
+    *(CONSTRAINT, INDEX, DEFAULT, ENUM, UNUSED, REQUIRED, PLACED),
 )
 NOT_COMPARED = _rule(
     "D200", "comparison", "info", "the comparison as a whole: said only where it was skipped"
@@ -127,6 +133,8 @@ def _judge(change: Any, system: str) -> _Judged:
     if kind in ("create_enum", "drop_enum", "alter_enum"):
         rule = UNUSED if kind == "drop_enum" else ENUM
         return rule, f"enum {what[1]}", ""
+    if kind in ("place_table", "undistribute_table"):
+        return PLACED, what[0], ""
     if verb == "modify":
         return _judge_modified(noun, system, *what)
     return TYPE, str(what[-1]), ""  # of a kind that a later Alembic brings

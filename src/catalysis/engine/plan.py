@@ -13,6 +13,7 @@ from weakref import WeakSet
 from sqlalchemy import Connection, Engine, bindparam, event, select
 from sqlalchemy.orm import Mapper
 
+from catalysis.engine.alchemy.carrying import DISTRIBUTION_CHECK, Uncarried
 from catalysis.engine.alchemy.compiling import (
     Given,
     Variable,
@@ -40,7 +41,7 @@ PLANS = 1_000
 
 _PLAIN_OPTIONS = frozenset(
     {"prebuffer_rows", "autoflush", "populate_existing", "_sa_orm_load_options", "sa_top_level_orm_context"}
-)
+) | {DISTRIBUTION_CHECK}
 _STREAMING = frozenset({"stream_results", "yield_per"})
 
 
@@ -69,6 +70,8 @@ class Plan:
     own_is_given: bool = False
     """Whether the statement brought parameters in these places, which are another session's then."""
     last_used: int = 0
+    uncarried: Uncarried | None = None
+    """A distributed table that it asks every shard of."""
     not_generated: str | None = None
     """Why SQLAlchemy turns the rows into instances; None until the first rows have come."""
 
@@ -162,6 +165,8 @@ def plan_reading(
     plan.last_used = next(_clock)
     if isinstance(plan, Refusal):
         return plan.reason
+    if plan.uncarried is not None:
+        session.meet_uncarried(plan.uncarried, options)
     generated = not (options.keys() & {"populate_existing", "_sa_orm_load_options"})
     given = _with_own(session, plan, key[1])
     return Reading(
@@ -247,6 +252,7 @@ def _plan(
     prepared = session.with_defaults(statement)
     try:
         session.check_plan(prepared, engine)
+        uncarried = session.uncarried(prepared, engine)
         compiled: Any = compiled_for(with_literal_limit(prepared) if literal_limits else prepared, engine)
     except TenantError:
         raise
@@ -266,4 +272,5 @@ def _plan(
         requires_values(compiled),
         own=own,
         own_is_given=len(compiled.cache_key[1]) == given,
+        uncarried=uncarried,
     )

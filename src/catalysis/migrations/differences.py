@@ -28,6 +28,10 @@ def _line(kind: str, *what: Any) -> str:
             return f"{_side('add' if verb == 'create' else 'remove')}: enum {what[1]}"
         case "alter_enum":
             return f"enum {what[1]} differs: {what[2]} in the database, {what[3]} in the models"
+        case "place_table":
+            return f"table {what[0]} is not {what[1]} in the database"
+        case "undistribute_table":
+            return f"table {what[0]} is {what[1]} in the database, and not in the models"
         case "modify_type" | "modify_nullable" | "modify_default" | "modify_comment":
             _, table, column, _, old, new = what
             return f"{noun} of {table}.{column} differs: {_value(old)} in the database, {_value(new)} in the models"

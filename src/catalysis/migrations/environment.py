@@ -21,13 +21,13 @@ from sqlmodel import SQLModel
 
 from catalysis.database import Database
 from catalysis.errors import MigrationError
-from catalysis.migrations import enums, indexes, portable
+from catalysis.migrations import distribution, enums, indexes, portable
 from catalysis.migrations.turns import turn_for
 
 RUN = "catalysis"
 """The key of the `Run` among `Config.attributes`."""
 
-for module in (indexes, portable, enums):  # in this order; the enums go around the arranged operations
+for module in (indexes, portable, distribution, enums):  # in this order: each goes around what came before
     Plugin.setup_plugin_from_module(module, module.__name__)
 
 

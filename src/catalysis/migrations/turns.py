@@ -5,6 +5,7 @@ and waits by way of SQLAlchemy's greenlet.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -18,6 +19,11 @@ from catalysis.errors import MigrationError
 
 LOCK_KEY = 0x63617461_6C797369
 """The key of PostgreSQL's advisory lock: "catalysi", in ASCII."""
+
+NO_LOCKS = {"42883", "0A000"}
+"""SQLSTATEs of a database without advisory locks: undefined function, feature not supported."""
+
+_log = logging.getLogger(__name__)
 
 PAUSE = 0.1
 """Seconds between two attempts to get one's turn."""
@@ -41,7 +47,9 @@ class Turn(Protocol):
 class PostgresqlTurn:
     """A session's advisory lock, which outlives the transactions of the revisions and dies with the connection.
 
-    So it must be a session of one's own: not one through PgBouncer in transaction mode.
+    So it must be a session of one's own: not one through PgBouncer in transaction mode.  Of databases that speak
+    PostgreSQL some have no such locks, and some have functions of that name that lock nothing, as CockroachDB: there
+    nobody waits for anybody.
     """
 
     transaction_per_revision = True
@@ -49,7 +57,7 @@ class PostgresqlTurn:
     @contextmanager
     def around(self, connection: Connection) -> Generator[None]:
         """Wait for the lock by asking again and again: a waiting statement could run into a timeout."""
-        while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
+        while (locked := _try_to_lock(connection)) is False:
             connection.rollback()
             await_only(asyncio.sleep(PAUSE))
         # the timeout for requests would break long migrations
@@ -61,7 +69,8 @@ class PostgresqlTurn:
             with suppress(DBAPIError):  # on a broken connection, which holds no lock
                 connection.rollback()
                 connection.exec_driver_sql("RESET statement_timeout")
-                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
+                if locked:
+                    connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
                 connection.commit()
 
     @contextmanager
@@ -132,6 +141,18 @@ class NoTurn:
 def turn_for(dialect: str) -> Turn:
     """What the database needs; nothing if it is one we do not know."""
     return {"postgresql": PostgresqlTurn, "sqlite": SQLiteTurn}.get(dialect, NoTurn)()
+
+
+def _try_to_lock(connection: Connection) -> bool | None:
+    """Whether the lock was free, and is ours now; None where there are no such locks."""
+    try:
+        return connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY})
+    except DBAPIError as failure:
+        if getattr(failure.orig, "sqlstate", None) not in NO_LOCKS:
+            raise
+        connection.rollback()
+        _log.warning("This database has no advisory locks: see to it that nobody else migrates it now")
+        return None
 
 
 def _rows_changed(connection: Connection) -> int:

@@ -117,47 +117,48 @@ class _Checks:
 
 def check_sources(guarded: Guarded, froms: Iterable[Any], where: Iterable[Any]) -> None:
     """Whether each table among these has its condition in WHERE, or in the ON of the join that brings it."""
-    overall = list(_conditions(where))
-    leaves = [leaf for each in froms for leaf in _leaves(each, overall)]
+    overall = list(conditions_in(where))
+    leaves = [leaf for each in froms for leaf in leaves_of(each, overall)]
     some = False
     for table, leaf, conditions in leaves:
-        if (column := guarded.columns.get(table)) is None:
+        if (column := guarded.columns.get(table.name)) is None:
             continue
         if not any(_is_on(each, leaf, column) for each in conditions):
-            raise guarded.refuse(f"reads or writes table {table!r} where the condition cannot be added")
+            raise guarded.refuse(f"reads or writes table {table.name!r} where the condition cannot be added")
         some = True
     for table, _, _ in leaves:
-        if table in guarded.attached and not some:
+        if table.name in guarded.attached and not some:
             raise guarded.refuse(
-                f"names table {table!r} by itself, which does not say whose its rows are without what it belongs to"
+                f"names table {table.name!r} by itself, which does not say whose its rows are without what it "
+                "belongs to"
             )
 
 
-def _leaves(source: Any, conditions: list[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
-    """The tables under it: name, the table or alias itself, and the conditions that every row of it has met."""
+def leaves_of(source: Any, conditions: list[Any]) -> Iterator[tuple[Any, Any, list[Any]]]:
+    """The tables under it: the table, itself or its alias as named, and the conditions that every row of it has met."""
     if isinstance(source, Join):
         join = cast("Any", source)
-        own = [] if join.full else list(_conditions([join.onclause]))
-        yield from _leaves(join.left, conditions if join.full or join.isouter else [*conditions, *own])
-        yield from _leaves(join.right, [*conditions, *own])
+        own = [] if join.full else list(conditions_in([join.onclause]))
+        yield from leaves_of(join.left, conditions if join.full or join.isouter else [*conditions, *own])
+        yield from leaves_of(join.right, [*conditions, *own])
         return
     if source.__visit_name__ in ("grouping", "fromgrouping"):
-        yield from _leaves(source.element, conditions)
+        yield from leaves_of(source.element, conditions)
         return
     table = source
     while isinstance(table, AliasedReturnsRows):
         table = cast("Any", table).element
     if isinstance(table, TableClause):
-        yield table.name, source, conditions
+        yield cast("Any", table), source, conditions
 
 
-def _conditions(clauses: Iterable[Any]) -> Iterator[Any]:
+def conditions_in(clauses: Iterable[Any]) -> Iterator[Any]:
     """What is ANDed in them."""
     for each in clauses:
         if isinstance(each, Grouping):
-            yield from _conditions([cast("Any", each).element])
+            yield from conditions_in([cast("Any", each).element])
         elif isinstance(each, BooleanClauseList) and cast("Any", each).operator is and_:
-            yield from _conditions(cast("Any", each).clauses)
+            yield from conditions_in(cast("Any", each).clauses)
         else:
             yield each
 

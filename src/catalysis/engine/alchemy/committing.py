@@ -17,11 +17,11 @@ from sqlalchemy.util import memoized_property
 from sqlmodel.orm.session import Session as SyncSession
 
 from catalysis.engine.alchemy.lending import Note, exhausted, note_of
-from catalysis.errors import CommitOutcomeUnknown, PoolExhausted
+from catalysis.errors import UNKNOWN_TO_DATABASE, CommitOutcomeUnknown, PoolExhausted
 
 
 def was_lost(error: BaseException) -> bool:
-    """Whether the error leaves open if the database did what it was asked: it gave no answer, or went away with it.
+    """Whether the error leaves open if the database did what it was asked: it did not answer, or does not know.
 
     False where the database refused, and where the connection was closed before anything was sent: an
     InterfaceError is the driver's own.  A cancellation is not looked at: it stays what it is.
@@ -29,6 +29,8 @@ def was_lost(error: BaseException) -> bool:
     if isinstance(error, CommitOutcomeUnknown):
         return True
     if isinstance(error, DBAPIError):
+        if getattr(error.orig, "sqlstate", None) in UNKNOWN_TO_DATABASE:
+            return True
         return error.connection_invalidated and not isinstance(error, InterfaceError)
     return isinstance(error, OSError)  # the socket's, which drivers pass on, and TimeoutError
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.util import memoized_property
 from sqlmodel.orm.session import Session as SyncSession
 
+from catalysis.engine.alchemy.carrying import Uncarried
 from catalysis.engine.alchemy.committing import CommittingSession
 from catalysis.engine.alchemy.greenlets import can_wait
 from catalysis.engine.alchemy.owning import LocalSetting, Owned
@@ -62,6 +63,13 @@ class HookedSession(CommittingSession):
 
     def check_plan(self, statement: Any, engine: Engine) -> None:
         """Refuse a statement that `with_defaults` gave and that must not be sent, by raising; asked once a plan."""
+
+    def uncarried(self, statement: Any, engine: Engine) -> Uncarried | None:
+        """A distributed table whose column a statement that `with_defaults` gave does not carry; asked once a plan."""
+        return None
+
+    def meet_uncarried(self, found: Uncarried, options: Mapping[str, Any]) -> None:
+        """Such a statement is about to be sent: warn or raise, as the session or the statement's options say."""
 
     @property
     def own_parameter(self) -> Any:
