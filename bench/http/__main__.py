@@ -78,7 +78,9 @@ def rows_of(report: Report) -> list[list[str]]:
                 own = figures[name]
                 row.append(f"{own['rate'] / base['rate']:.2f} ({own['p99']:.0f})")
             row.append(" / ".join(f"{figures[name]['cpu']:.0f}" for name in CONTENDERS))
-            row.append(" / ".join(f"{figures[name]['refused'] + figures[name]['broken']:.0f}" for name in CONTENDERS))
+            row.append(
+                " / ".join(f"{figures[name]['refused'] + figures[name]['broken']:.0f}" for name in CONTENDERS)
+            )
             rows.append(row)
     return rows
 
@@ -86,7 +88,9 @@ def rows_of(report: Report) -> list[list[str]]:
 def table_of(report: Report) -> Table:
     """For a terminal."""
     first, *others = CONTENDERS
-    table = Table(title=f"requests per second, as ratios to {first} (p99 in ms); µs of processor time a request")
+    table = Table(
+        title=f"requests per second, as ratios to {first} (p99 in ms); µs of processor time a request"
+    )
     for heading in ("path", "clients", f"{first}/s", *others, "processor", "failed"):
         table.add_column(heading)
     for row in rows_of(report):
@@ -97,7 +101,9 @@ def table_of(report: Report) -> Table:
 def run(given: argparse.Namespace, url: str) -> Report:
     """Start the servers, check and measure."""
     asked = asyncio.run(prepared(url))
-    paths = {path: title for path, title in PATHS.items() if not given.path or path.split("/")[1] in given.path}
+    paths = {
+        path: title for path, title in PATHS.items() if not given.path or path.split("/")[1] in given.path
+    }
     report: Report = {}
     with ExitStack() as stack:
         servers = {name: stack.enter_context(serving(module, url)) for name, module in CONTENDERS.items()}
@@ -105,7 +111,9 @@ def run(given: argparse.Namespace, url: str) -> Report:
             check(servers, path.format_map(asked))
         for path, title in paths.items():
             report[title] = {
-                connections: measure(servers, path.format_map(asked), connections, given.rounds, given.seconds)
+                connections: measure(
+                    servers, path.format_map(asked), connections, given.rounds, given.seconds
+                )
                 for connections in given.connections
             }
     return report

@@ -30,9 +30,7 @@ def application(url: str) -> FastAPI:
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
         nonlocal pool, twenties
-        async with asyncpg.create_pool(
-            url.replace("+asyncpg", ""), min_size=POOL, max_size=POOL
-        ) as pool:
+        async with asyncpg.create_pool(url.replace("+asyncpg", ""), min_size=POOL, max_size=POOL) as pool:
             found = await pool.fetch("SELECT id FROM bench_task ORDER BY number")
             twenties = Twenties([row["id"] for row in found])
             yield

@@ -54,7 +54,11 @@ async def soak(server: Server, url: str, seconds: float) -> dict[str, Any]:
     seen, idle = Seen(), Idle()
     watching = asyncio.create_task(watch(url, idle))
     looks: list[dict[str, Any]] = []
-    for at, length in {"after the warm-up": WARM_UP, "half-way": seconds / 2, "at the end": seconds / 2}.items():
+    for at, length in {
+        "after the warm-up": WARM_UP,
+        "half-way": seconds / 2,
+        "at the end": seconds / 2,
+    }.items():
         await clients(server.port, seen, length, seed=len(looks) * 1_000)
         looks.append(await look(server, at))
     watching.cancel()
@@ -72,8 +76,16 @@ def judged(found: dict[str, Any], said: str) -> list[Verdict]:
         return ", ".join(str(look[name]) for look in looks)
 
     return [
-        Verdict("no connection stays lent", not any(look["lent"] or look["leases"] for look in looks), each("lent")),
-        Verdict("the server has no more than the pools", found["backends"] <= sum(POOL.values()), str(found["backends"])),
+        Verdict(
+            "no connection stays lent",
+            not any(look["lent"] or look["leases"] for look in looks),
+            each("lent"),
+        ),
+        Verdict(
+            "the server has no more than the pools",
+            found["backends"] <= sum(POOL.values()),
+            str(found["backends"]),
+        ),
         Verdict("no session stays", not any(look["sessions"] for look in looks), each("sessions")),
         Verdict("no task stays", all(look["tasks"] == first["tasks"] for look in looks), each("tasks")),
         Verdict(
@@ -86,7 +98,11 @@ def judged(found: dict[str, Any], said: str) -> list[Verdict]:
             grown <= allowed,
             " → ".join(f"{look['rss'] / 2**20:.1f}" for look in looks) + " MiB",
         ),
-        Verdict("reads are never idle in a transaction", not idle.seen[READS], f"{idle.seen[READS]} of {idle.looks}"),
+        Verdict(
+            "reads are never idle in a transaction",
+            not idle.seen[READS],
+            f"{idle.seen[READS]} of {idle.looks}",
+        ),
         Verdict(
             f"no transaction is idle for {LONGEST_IDLE:g} s",
             idle.longest.get(WRITES, 0) < LONGEST_IDLE,
@@ -94,7 +110,9 @@ def judged(found: dict[str, Any], said: str) -> list[Verdict]:
         ),
         Verdict("nothing but 2xx, 404, 409 and 503", not seen.unexpected, str(dict(seen.unexpected))),
         Verdict(
-            "every 503 says Retry-After", seen.refused > 0 and not seen.without_retry_after, f"{seen.refused} of them"
+            "every 503 says Retry-After",
+            seen.refused > 0 and not seen.without_retry_after,
+            f"{seen.refused} of them",
         ),
         Verdict("no answer is missing", not seen.dropped, str(seen.dropped)),
         Verdict("the server says nothing", not said, said[-300:]),

@@ -64,7 +64,9 @@ class Client:
         self._port, self._seen, self._random = port, seen, random.Random(seed)  # noqa: S311 - no secret
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask_until(self, ends: asyncio.Event, routes: dict[str, int], *, leaves: float, pause: float) -> None:
+    async def ask_until(
+        self, ends: asyncio.Event, routes: dict[str, int], *, leaves: float, pause: float
+    ) -> None:
         """Ask for one of the routes after another."""
         names, weights = [*routes], [*routes.values()]
         while not ends.is_set():

@@ -66,7 +66,9 @@ def scoped(
         raise
     finally:
         _current.reset(token)
-        running.rename = None  # a connection opened meanwhile keeps a copy of the context, and so what this refers to
+        running.rename = (
+            None  # a connection opened meanwhile keeps a copy of the context, and so what this refers to
+        )
         happened = ScopeEvent(scope, time.perf_counter() - started, told.outcome)
         for observer in listeners.observers:
             observer.on_scope_ended(happened)
