@@ -8,7 +8,7 @@ READY_TO_RUN := $(VENV)/.ready-to-run
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 WORKERS ?= 2
 
-.PHONY: run test test-long faults check format bench docs lock changelog clean
+.PHONY: run test test-long faults check format bench load soak docs lock changelog clean
 
 run: $(READY_TO_RUN)  ## serve the starter backend with demo data and the inspector on http://127.0.0.1:8000
 	@DATABASE_INSPECTOR=$${DATABASE_INSPECTOR-1} $(BIN)/python -m catalysis.starter
@@ -37,6 +37,14 @@ format: $(READY)
 bench: $(READY)  ## Catalysis, the bare drivers and other ORMs in one interleaved run, as ratios; JSON in .cache/
 	@mkdir -p .cache
 	$(BIN)/python -m bench --json .cache/bench.json
+
+load: $(READY)  ## one FastAPI application by hand, on SQLModel and on Catalysis, under wrk; needs wrk
+	@mkdir -p .cache
+	$(BIN)/python -m bench.http --json .cache/http.json
+
+soak: $(READY)  ## ten minutes of clients that leave, bursts and cancellations; fails if anything is left
+	@mkdir -p .cache
+	$(BIN)/python -m bench.soak --json .cache/soak.json
 
 docs: $(READY)  ## build the site into site/
 	@$(PIP) --require-hashes -r requirements-docs.lock

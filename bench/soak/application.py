@@ -214,6 +214,13 @@ def writing_routes(database: Database) -> FastAPI:
 
         return await database.transaction(work)
 
+    interrupted_routes(app, database)
+    return app
+
+
+def interrupted_routes(app: FastAPI, database: Database) -> None:
+    """Transactions that a timeout, or a client who leaves, may end at any time."""
+
     @app.post("/late/{number}")
     async def late(number: int, db: DatabaseDep) -> bool:
         try:
@@ -240,8 +247,6 @@ def writing_routes(database: Database) -> FastAPI:
                         await asyncio.sleep(0.005)
 
         return StreamingResponse(told_when_busy(body()))
-
-    return app
 
 
 HIGHEST = TASKS - 200
