@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Executable, Result, event, inspect
+from sqlalchemy import Connection, Engine, Executable, Result, event, inspect
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 from sqlalchemy.orm import Session as SyncSession
 from sqlalchemy.orm.interfaces import ORMOption
@@ -40,6 +40,7 @@ from catalysis.soft_delete import (
     ONLY_UNMARKED,
     MeetDeleted,
     SoftDelete,
+    check_unmarked,
     leave_out_marked,
     mark_of,
     marking_statement,
@@ -94,6 +95,11 @@ class UnitOfWork(TenantSession):
     def with_defaults(self, statement: Any) -> Any:
         """The statement limited to the session's tenant, and without marked rows unless it asks for them."""
         return of_tenant(without_marked(statement, sees_deleted=self._sees_deleted), self.tenancy)
+
+    def check_plan(self, statement: Any, engine: Engine) -> None:
+        """See to it that no marked row, and no other tenant's, comes through."""
+        check_unmarked(statement, engine)
+        super().check_plan(statement, engine)
 
     def _heed_strictness(self, touch: Touch) -> None:
         info: Mapping[Any, Any] = {} if touch.relationship is None else touch.relationship.info

@@ -6,18 +6,16 @@ looks at every table it is about to write, and fails unless the condition stands
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, Grouping
-from sqlalchemy.sql.operators import and_, eq
+from sqlalchemy.sql.operators import and_
 from sqlalchemy.sql.selectable import AliasedReturnsRows, Join, TableClause
 from sqlalchemy.util import LRUCache
-
-from catalysis.engine.alchemy.criteria import OwnParameter
 
 CHECKED = 1_000
 """The most statements that an engine remembers as checked."""
@@ -25,14 +23,24 @@ CHECKED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """The tables whose rows have owners; a table is known by its name, however it was made."""
+    """The tables that may be met only beside their condition."""
 
-    columns: Mapping[str, str]
-    """Table → the column that says whose the row is."""
-    attached: frozenset[str]
-    """Tables that say so only beside one of those: association tables, and those of joined subclasses."""
+    name: str
+    """Told apart by it from what else is checked on the same engine."""
+    column_of: Callable[[TableClause], str | None]
+    """The column of a table that its condition is on; None for a table without one."""
+    is_condition: Callable[[BinaryExpression[Any]], bool]
+    """Whether a comparison says of its left side what it must."""
     refuse: Callable[[str], Exception]
     """The error, from what is wrong."""
+    attached: frozenset[str] = frozenset()
+    """Tables that say whose they are only beside a guarded one: association tables, and those of joined subclasses."""
+    looked_through: frozenset[Any] = frozenset()
+    """Tables that need no condition where they do not stand for a class."""
+    allows_textual: bool = False
+    """Whether SQL that nobody can look into passes."""
+    keeps_outer_rows: bool = False
+    """Whether the condition on what an outer join may lack has to stand in its ON: in WHERE it takes rows away."""
 
 
 def check(
@@ -43,7 +51,7 @@ def check(
     Raises:
         Exception: what `guarded.refuse` makes, or what SQLAlchemy raises for a statement that does not compile.
     """
-    kept = engine.__dict__.setdefault(_CHECKS, {})
+    kept = engine.__dict__.setdefault(_CHECKS, {}).setdefault(guarded.name, {})
     if kept.get("guarded") is not guarded:
         kept.update(guarded=guarded, dialect=_checking(engine.dialect, guarded), passed=LRUCache(CHECKED))
     statement._compile_w_cache(
@@ -100,16 +108,24 @@ class _Checks:
         return parent.delete_table_clause(delete_stmt, from_table, extra_froms, **kw)
 
     def visit_textclause(self, textclause: Any, *args: Any, **kw: Any) -> Any:
-        raise self.guarded.refuse("has textual SQL in it, which may read or write any row")
+        self._meet_textual("has textual SQL in it, which may read or write any row")
+        parent: Any = super()
+        return parent.visit_textclause(textclause, *args, **kw)
 
     def visit_textual_select(self, taf: Any, *args: Any, **kw: Any) -> Any:
-        raise self.guarded.refuse("has textual SQL in it, which may read or write any row")
+        self._meet_textual("has textual SQL in it, which may read or write any row")
+        parent: Any = super()
+        return parent.visit_textual_select(taf, *args, **kw)
 
     def visit_column(self, column: Any, *args: Any, **kw: Any) -> Any:
         if column.is_literal and not _PLAIN_LITERAL.fullmatch(str(column.name)):
-            raise self.guarded.refuse("has SQL in a literal_column(), which may read any row")
+            self._meet_textual("has SQL in a literal_column(), which may read any row")
         parent: Any = super()
         return parent.visit_column(column, *args, **kw)
+
+    def _meet_textual(self, what: str) -> None:
+        if not self.guarded.allows_textual:
+            raise self.guarded.refuse(what)
 
 
 # --- What a SELECT, UPDATE or DELETE reads --------------------------------------------------------
@@ -118,37 +134,51 @@ class _Checks:
 def check_sources(guarded: Guarded, froms: Iterable[Any], where: Iterable[Any]) -> None:
     """Whether each table among these has its condition in WHERE, or in the ON of the join that brings it."""
     overall = list(_conditions(where))
-    leaves = [leaf for each in froms for leaf in _leaves(each, overall)]
+    leaves = [leaf for each in froms for leaf in _leaves(each, overall, guarded)]
     some = False
     for table, leaf, conditions in leaves:
-        if (column := guarded.columns.get(table)) is None:
+        if (column := guarded.column_of(table)) is None:
             continue
-        if not any(_is_on(each, leaf, column) for each in conditions):
-            raise guarded.refuse(f"reads or writes table {table!r} where the condition cannot be added")
+        if table in guarded.looked_through and "parententity" not in leaf._annotations:
+            continue
+        if not any(_is_on(each, leaf, column) and guarded.is_condition(each) for each in conditions):
+            raise guarded.refuse(f"reads or writes table {table.name!r} where the condition cannot be added")
         some = True
     for table, _, _ in leaves:
-        if table in guarded.attached and not some:
+        if table.name in guarded.attached and not some:
             raise guarded.refuse(
-                f"names table {table!r} by itself, which does not say whose its rows are without what it belongs to"
+                f"names table {table.name!r} by itself, which does not say whose its rows are without what it "
+                "belongs to"
             )
 
 
-def _leaves(source: Any, conditions: list[Any]) -> Iterator[tuple[str, Any, list[Any]]]:
-    """The tables under it: name, the table or alias itself, and the conditions that every row of it has met."""
+def _leaves(
+    source: Any, conditions: list[Any], guarded: Guarded
+) -> Iterator[tuple[TableClause, Any, list[Any]]]:
+    """The tables under it: the table, itself or its alias as it stands there, and what every row of it has met."""
     if isinstance(source, Join):
-        join = cast("Any", source)
-        own = [] if join.full else list(_conditions([join.onclause]))
-        yield from _leaves(join.left, conditions if join.full or join.isouter else [*conditions, *own])
-        yield from _leaves(join.right, [*conditions, *own])
+        left, right = _met_in(cast("Any", source), conditions, guarded)
+        yield from _leaves(source.left, left, guarded)
+        yield from _leaves(source.right, right, guarded)
         return
     if source.__visit_name__ in ("grouping", "fromgrouping"):
-        yield from _leaves(source.element, conditions)
+        yield from _leaves(source.element, conditions, guarded)
         return
     table = source
     while isinstance(table, AliasedReturnsRows):
         table = cast("Any", table).element
     if isinstance(table, TableClause):
-        yield table.name, source, conditions
+        yield table, source, conditions
+
+
+def _met_in(join: Any, conditions: list[Any], guarded: Guarded) -> tuple[list[Any], list[Any]]:
+    """What every row of a join's left side has met, and of its right."""
+    if join.full:
+        return ([], []) if guarded.keeps_outer_rows else (conditions, conditions)
+    own = list(_conditions([join.onclause]))
+    if join.isouter:
+        return conditions, own if guarded.keeps_outer_rows else [*conditions, *own]
+    return [*conditions, *own], [*conditions, *own]
 
 
 def _conditions(clauses: Iterable[Any]) -> Iterator[Any]:
@@ -163,15 +193,10 @@ def _conditions(clauses: Iterable[Any]) -> Iterator[Any]:
 
 
 def _is_on(condition: Any, leaf: Any, column: str) -> bool:
-    """Whether it says that the column of this very table or alias has the session's value."""
-    if not (isinstance(condition, BinaryExpression) and cast("Any", condition).operator is eq):
+    """Whether it compares the column of this very table or alias."""
+    if not isinstance(condition, BinaryExpression):
         return False
-    left, right = cast("Any", condition).left, cast("Any", condition).right
+    left = cast("Any", condition).left
     owner = getattr(left, "table", None)
     # Annotated copies of one element have its hash.
-    return (
-        isinstance(right, OwnParameter)
-        and owner is not None
-        and hash(owner) == hash(leaf)
-        and left.name == column
-    )
+    return owner is not None and hash(owner) == hash(leaf) and left.name == column
