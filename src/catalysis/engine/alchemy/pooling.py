@@ -14,6 +14,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from catalysis.engine.alchemy.leaving import forget_session_state
 from catalysis.engine.alchemy.lending import exhausted, note_back, note_lent
 from catalysis.errors import NoAnswer
+from catalysis.events import tell_of_commit
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ def _takes_at_once(pool: Any) -> bool:
     heard = pool.dispatch
     return (
         _is_plain_queue(pool)
-        and not heard.checkin
+        and all(listener is tell_of_commit for listener in heard.checkin)
         and (not heard.reset or all(listener is forget_session_state for listener in heard.reset))
         and pool._reset_on_return is not reset_commit
         and not pool._pool._queue.full()
