@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 
 def driver_connection(connection: Any) -> Any:
     """The driver's own connection."""
@@ -41,3 +43,16 @@ async def prepared(connection: Any, sql: str, dialect: Any) -> tuple[Any, Sequen
     What was prepared before the last schema change that SQLAlchemy knows of is prepared anew (asyncpg's).
     """
     return await connection._prepare(sql, dialect._invalidate_schema_cache_asof)
+
+
+def as_sqlalchemy_error(connection: Any, dialect: Any, error: Exception, sql: str) -> Exception:
+    """The driver's error as SQLAlchemy would raise it for this statement; any other as it is."""
+    kind: Any = dialect.loaded_dbapi.Error
+    try:
+        connection._handle_exception(error)
+    except kind as translated:
+        made: Any = DBAPIError
+        return made.instance(sql, None, translated, kind, hide_parameters=True, dialect=dialect)
+    except Exception as other:
+        return other
+    return error
