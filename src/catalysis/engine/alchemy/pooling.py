@@ -134,7 +134,7 @@ def _takes_at_once(pool: Any) -> bool:
     heard = pool.dispatch
     return (
         _is_plain_queue(pool)
-        and all(listener is tell_of_commit for listener in heard.checkin)
+        and (not heard.checkin or all(listener is tell_of_commit for listener in heard.checkin))
         and (not heard.reset or all(listener is forget_session_state for listener in heard.reset))
         and pool._reset_on_return is not reset_commit
         and not pool._pool._queue.full()
