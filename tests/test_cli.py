@@ -242,3 +242,12 @@ def test_a_missing_extra_is_named(folder: Path, catalysis: Command, monkeypatch:
 
     monkeypatch.setattr("catalysis.starter.write_project", fail)
     assert complaint(catalysis("new", "shop")).endswith("pip install 'catalysis[starter]'")
+
+
+@pytest.mark.parametrize("command", [("explain", "SELECT 1"), ("advise",)])
+def test_what_looks_makes_no_sqlite_file(folder: Path, catalysis: Command, command: tuple[str, ...]):
+    """Mutation seen to fail: `makes_it` is not said (an empty file is left behind)."""
+    result = catalysis(*command, "--url", "sqlite:///nowhere.db")
+    assert result.exit_code == 1
+    assert "There is no SQLite file 'nowhere.db'" in result.output
+    assert list(folder.iterdir()) == []

@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 from sqlmodel import func, select
@@ -112,6 +112,23 @@ async def test_in_memory():
 
 
 # --- Options given --------------------------------------------------------------------------------
+
+
+async def test_a_wait_for_a_lock_ends(postgres_url: str):
+    """Mutation seen to fail: `lock_timeout` is not among the bounds (the UPDATE waits until the first is done)."""
+    async with made(DatabaseSettings(url=postgres_url, lock_timeout=0.1)) as database:
+        async with database.session() as session:
+            session.add(Label(name="x"))
+            await session.commit()
+        async with database.session() as first, database.session() as second:
+            await first.execute(update(Label).values(name="y"))
+            with pytest.raises(DBAPIError) as refused:
+                async with asyncio.timeout(5):
+                    await second.execute(update(Label).values(name="z"))
+            assert refused.value.orig.sqlstate == "55P03"
+            await second.rollback()
+            assert await second.scalar(text("SELECT 1")) == 1, "the connection goes on"
+            await first.rollback()
 
 
 async def test_connect_args_are_merged_with_the_settings(postgres_url: str, tmp_path):

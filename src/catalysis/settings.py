@@ -104,6 +104,11 @@ class DatabaseSettings(BaseSettings):
         gt=0,
         description="longest a statement may run on the server; unset: the server's own setting",
     )
+    lock_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        description="PostgreSQL: longest wait for a lock that another transaction holds; unset: the server's own",
+    )
     answer_timeout: float | None = Field(
         default=None,
         gt=0,

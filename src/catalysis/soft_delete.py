@@ -11,10 +11,13 @@ from typing import Any, cast
 from weakref import WeakSet
 
 from sqlalchemy import (
+    BinaryExpression,
     BindParameter,
     ColumnElement,
     Delete,
+    Engine,
     Index,
+    Null,
     Table,
     UniqueConstraint,
     Update,
@@ -31,12 +34,16 @@ from sqlalchemy.orm import (
     registry,
     with_loader_criteria,
 )
-from sqlalchemy.sql.visitors import replacement_traverse
+from sqlalchemy.sql.operators import is_
+from sqlalchemy.sql.selectable import SelectBase
+from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
+from catalysis.engine.alchemy.checking import Guarded, check
 from catalysis.engine.alchemy.statements import (
     add_option,
     has_extras,
     is_column_load,
+    is_of_class,
     is_orm,
     mappers_in,
     options_of,
@@ -57,8 +64,8 @@ class SoftDelete:
     joins, relationships, `any()/has()`, `get`, counts and bulk statements leave marked rows out; deleting an
     instance or by statement marks them; unique constraints become unique indexes over the unmarked rows.
     A foreign key must refer to the primary key, since a unique column of such a model has an index alone.
-    Statements over the bare `Table`, textual SQL, a DELETE inside a CTE, and updates that name each row by its
-    primary key are left alone.
+    Statements over the bare `Table` alone, textual SQL, and updates that name each row by its primary key are left
+    alone.  A statement over mapped classes that would show marked rows all the same raises `UnsupportedStatement`.
     """
 
 
@@ -119,6 +126,8 @@ def marking_statement(executing: ORMExecuteState) -> Update | None:
     if not issubclass(mapper.class_, SoftDelete) or _has_option(executing, HardDelete):
         return None
     statement = executing.statement
+    if isinstance(statement, Delete) and not is_of_class(statement):  # its WHERE alone names the class
+        return None
     if not isinstance(statement, Delete) or _cannot_be_an_update(executing, statement, mapper):
         raise UnsupportedStatement(
             f"This delete() of {mapper.class_.__name__} cannot be turned into marking its rows: it is of an alias, a "
@@ -160,11 +169,36 @@ def leave_out_marked(executing: ORMExecuteState) -> None:
         return
     if _has_option(executing, IncludeDeleted, HardDelete):
         return
+    if not _concerns(executing.statement):
+        return
     # A plain SELECT may hold subqueries and CTEs over mapped classes, and the option reaches those.
-    if (executing.is_orm_statement or executing.is_select) and _concerns(executing.statement):
+    if executing.is_orm_statement or executing.is_select:
         add_option(executing, ONLY_UNMARKED)
     if executing.is_update or executing.is_delete:
         executing.statement = _without_marked_sources(executing)
+    if _may_show_marked(executing):
+        given = cast("Mapping[str, Any] | None", executing.parameters)
+        columns = sorted(given) if given and not executing.is_select else ()
+        engine = executing.session.get_bind(**executing.bind_arguments).engine
+        check(executing.statement, engine, guarded(), columns)
+
+
+def _may_show_marked(executing: ORMExecuteState) -> bool:
+    """Whether it reads at all: rows given as values do not, nor do those that are updated by their keys."""
+    if executing.is_insert:
+        statement: Any = executing.statement
+        return any(isinstance(each, SelectBase) for each in iterate(statement))
+    return executing.is_select or not isinstance(executing.parameters, list)
+
+
+def check_unmarked(statement: Any, engine: Engine) -> None:
+    """Refuse a statement that `without_marked` gave, and that would show marked rows all the same.
+
+    Raises:
+        UnsupportedStatement: it would.
+    """
+    if ONLY_UNMARKED in options_of(statement) and not is_column_load(statement):
+        check(statement, engine, guarded())
 
 
 def without_marked(statement: Any, *, sees_deleted: bool) -> Any:
@@ -180,6 +214,48 @@ def without_marked(statement: Any, *, sees_deleted: bool) -> Any:
 
 _registries: WeakSet[registry] = WeakSet()
 """Those with a `SoftDelete` model."""
+_mappers: WeakSet[Mapper[Any]] = WeakSet()
+_guarded: list[Guarded] = []
+"""What is guarded, once it has been asked for."""
+
+
+def guarded() -> Guarded:
+    """The tables of `SoftDelete` models, which a statement over mapped classes may meet only without marked rows."""
+    if not _guarded:
+        marks = {column.table: column.name for column in map(_mark_column, list(_mappers))}
+        relations = [
+            relation for each in _registries for mapper in each.mappers for relation in mapper.relationships
+        ]
+        _guarded.append(
+            Guarded(
+                "deleted",
+                marks.get,
+                _says_unmarked,
+                _unfiltered,
+                looked_through=frozenset(each.secondary for each in relations if each.secondary is not None),
+                allows_textual=True,
+                keeps_outer_rows=True,
+            )
+        )
+    return _guarded[0]
+
+
+def _mark_column(mapper: Mapper[Any]) -> Any:
+    return mapper.columns[MARK]
+
+
+def _says_unmarked(condition: BinaryExpression[Any]) -> bool:
+    compared: Any = condition
+    return compared.operator is is_ and isinstance(compared.right, Null)
+
+
+def _unfiltered(what: str) -> UnsupportedStatement:
+    return UnsupportedStatement(
+        f"A statement {what}, and would show deleted rows.  Let it name the mapped classes one by one, as "
+        "`select_from(A).join(B)` and not `select_from(join(A, B))`; in the place of a FULL JOIN's class give "
+        f"`aliased(B, select(B).subquery())`; write `{MARK} IS NULL` yourself beside a bare table; or add "
+        "`.options(include_deleted())` and write every condition yourself."
+    )
 
 
 def _concerns(statement: Any) -> bool:
@@ -215,6 +291,7 @@ ONLY_UNMARKED = with_loader_criteria(
 
 @event.listens_for(Mapper, "after_mapper_constructed")
 def _opt_in(mapper: Mapper[Any], cls: type[Any]) -> None:
+    _guarded.clear()
     if not issubclass(cls, SoftDelete):
         return
     if MARK not in mapper.columns:
@@ -228,6 +305,7 @@ def _opt_in(mapper: Mapper[Any], cls: type[Any]) -> None:
             "does not: a query of that one would show deleted rows.  Let the topmost mapped class inherit SoftDelete."
         )
     _registries.add(mapper.registry)
+    _mappers.add(mapper)
     mark, table = mapper.columns[MARK], cast("Any", mapper.local_table)
     if isinstance(table, Table) and mark.table is table:
         _let_keys_be_reused(cast("Table[Any]", table), mark.is_(None))

@@ -46,6 +46,7 @@ from catalysis.soft_delete import (
     ONLY_UNMARKED,
     MeetDeleted,
     SoftDelete,
+    check_unmarked,
     leave_out_marked,
     mark_of,
     marking_statement,
@@ -107,6 +108,11 @@ class UnitOfWork(TenantSession):
     def with_defaults(self, statement: Any) -> Any:
         """The statement limited to the session's tenant, and without marked rows unless it asks for them."""
         return of_tenant(without_marked(statement, sees_deleted=self._sees_deleted), self.tenancy)
+
+    def check_plan(self, statement: Any, engine: Engine) -> None:
+        """See to it that no marked row, and no other tenant's, comes through."""
+        check_unmarked(statement, engine)
+        super().check_plan(statement, engine)
 
     def uncarried(self, statement: Any, engine: Engine) -> Uncarried | None:
         """See `HookedSession`; whether that matters is decided at each execution."""

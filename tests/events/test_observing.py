@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import create_engine, func, literal, text
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.pool import StaticPool
 from sqlmodel import select
 
@@ -88,6 +88,31 @@ async def test_a_rollback_and_a_connection_of_the_engine_are_told_of(database: D
     assert heard.statements[-1].transaction is heard.begun[-1]
 
 
+async def test_a_refused_commit_is_told_of_as_a_rollback(postgres: Database, heard: Heard):
+    """Mutation seen to fail: `_commit_failed` does nothing."""
+    unique = text("CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    async with postgres.engine.begin() as connection:
+        await connection.execute(unique)
+    assert [each.outcome for each in heard.ended] == ["commit"]
+    async with postgres.session() as session:
+        await session.execute(text("INSERT INTO late VALUES (1), (1)"))
+        with pytest.raises(IntegrityError):
+            await session.commit()
+        await session.rollback()
+    assert [each.outcome for each in heard.ended] == ["commit", "rollback"]
+
+
+async def test_a_commit_on_a_connection_that_is_kept_is_told_of_with_the_next_begin(
+    database: Database, heard: Heard
+):
+    async with database.engine.connect() as connection:
+        for _ in range(2):
+            await connection.execute(text("SELECT 1"))
+            await connection.commit()
+    assert [each.outcome for each in heard.ended] == ["commit", "commit"]
+    assert [each.transaction for each in heard.ended] == heard.begun
+
+
 async def test_hearing_takes_no_read_into_a_transaction(database: Database, heard: Heard):
     async with database.session() as session:
         await session.exec(select(Person))
@@ -146,6 +171,29 @@ async def test_a_request_is_a_scope(database: Database, heard: Heard):
     ]
     assert heard.started == [each.scope for each in heard.closed]
     assert [each.scope for each in heard.statements] == [heard.started[0], heard.started[2]]
+
+
+async def test_a_mounted_route_is_told_of_with_where_it_is_mounted(heard: Heard):
+    """Mutation seen to fail: `_mounted_at` returns nothing."""
+    outer, inner, innermost = FastAPI(), FastAPI(), FastAPI()
+
+    @innermost.get("/items/{key}")
+    @inner.get("/items/{key}")
+    @outer.get("/items/{key}")
+    async def read(key: str) -> str:
+        return key
+
+    inner.mount("/{tenant}/deep", innermost)
+    outer.mount("/api", inner)
+    transport = httpx.ASGITransport(ManagedScope(outer), root_path="/proxy")
+    client = httpx.AsyncClient(transport=transport, base_url="http://test")
+    for path in ("/items/canary", "/api/items/canary", "/api/canary/deep/items/7"):
+        assert (await client.get(f"/proxy{path}")).status_code == 200
+    assert [each.scope.name for each in heard.closed] == [
+        "GET /items/{key}",
+        "GET /api/items/{key}",
+        "GET /api/{tenant}/deep/items/{key}",
+    ]
 
 
 async def test_a_path_without_a_route_shows_no_parameter_however_it_is_written(heard: Heard):

@@ -181,9 +181,9 @@ class Player:
         seen: list[Any] = []
         for each in self.kept:
             if each in self.session:
-                seen += [
-                    (r.key, self.told([getattr(each, r.key)])) for r in inspect(type(each)).relationships
-                ]
+                for r in inspect(type(each)).relationships:
+                    related = getattr(each, r.key)  # a collection without an order comes in any
+                    seen.append((r.key, self.told(related if r.uselist else [related])))
         return sorted(map(repr, seen))
 
     async def load(self) -> Any:

@@ -17,6 +17,8 @@ from catalysis import Database, Session, watch_queries
 from catalysis.errors import ExplainError
 from catalysis.tools.explain import EXPLAINING, explain
 from catalysis.tools.query_plans.reading import read_postgresql, read_sqlite
+from catalysis.tools.query_plans.terminal import rendered
+from catalysis.tools.query_plans.text import document_of
 from catalysis.tools.query_plans.tree import QueryPlan, QueryPlanNode
 from tests.models import Job, Person
 
@@ -550,3 +552,22 @@ def test_the_tree_of_sqlite():
     ]
     assert [node.kind for node in plan.nodes()] == ["QUERY PLAN", "COMPOUND", "LEFT-MOST", "SCAN", "UNION"]
     assert all(isinstance(node, QueryPlanNode) for node in plan.nodes())
+
+
+@pytest.mark.parametrize("levels", [100, 101, 300])
+def test_a_deep_plan_is_read_down_to_a_level(levels: int):
+    """Mutation seen to fail: `DEEPEST` of 10,000 (RecursionError at 300 levels)."""
+    step: dict[str, Any] = {"Node Type": "Result"}
+    for _ in range(levels - 1):
+        step = {"Node Type": "Result", "Plans": [step]}
+    rows = [(n, n - 1, 0, f"STEP {n}") for n in range(1, levels)]
+    for plan in (read_postgresql([[[{"Plan": step}]]]), read_sqlite(rows)):
+        *_, last = plan.nodes()
+        assert (len(list(plan.nodes())), last.details.get("Steps Left Out")) == (100, levels - 100 or None)
+        document_of(plan), rendered(plan)
+        assert "Steps Left Out" in plan.text or levels == 100
+
+
+def test_a_plan_too_deep_for_json_is_refused():
+    with pytest.raises(ExplainError, match="too deep"):
+        read_postgresql([['[{"Plan": ' + '{"Plans": [' * 100_000]])

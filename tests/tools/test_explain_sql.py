@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalysis import Database, watch_queries
@@ -280,6 +281,16 @@ async def test_the_older_way_cleans_up_after_an_error(postgres: Database):
             with pytest.raises(Exception, match="wrong number of parameters"):
                 await module.generic_plan_by_prepare(driver, "SELECT * FROM thing WHERE id = $1::int", 2)
         assert await left_on_the_server(connection) == []
+
+
+async def test_in_a_failed_transaction(postgres: Database):
+    async with postgres.engine.connect() as connection:
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("SELECT 1 / 0"))
+        with pytest.raises(DBAPIError, match="current transaction is aborted"):
+            await explain_sql(connection, "SELECT 1")
+        await connection.rollback()
+        assert (await explain_sql(connection, "SELECT 1")).root.kind == "Result"
 
 
 async def test_cancelled_while_it_executes(postgres: Database):

@@ -71,7 +71,9 @@ def advise(
 
     with complaints.status("Trying indexes…"):
         advice, path = with_database(
-            url, lambda database: or_one_line(work(database), AdviceError, "Nothing is advised.")
+            url,
+            lambda database: or_one_line(work(database), AdviceError, "Nothing is advised."),
+            makes_it=False,
         )
     if as_json:
         print_json(plain(advice))
@@ -154,6 +156,7 @@ def explain(
             ExplainError,
             "Nothing was explained.",
         ),
+        makes_it=False,
     )
     if as_json:
         print_json(document_of(plan))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from catalysis.errors import CatalysisError
+from catalysis.errors import CatalysisError, SettingsError
 
 if TYPE_CHECKING:
     from catalysis.database import Database
@@ -27,11 +27,18 @@ ConfigFile = Annotated[
 ]
 
 
-def with_database(url: str | None, work: "Callable[[Database], Awaitable[T]]") -> T:
+def with_database(url: str | None, work: "Callable[[Database], Awaitable[T]]", *, makes_it: bool = True) -> T:
+    """What `work` returns; without `makes_it` an SQLite file must be there.
+
+    Raises:
+        SettingsError: it is not: opening it would leave an empty one behind.
+    """
     from catalysis.database import Database
 
     async def run() -> T:
         database = Database(url)
+        if not makes_it:
+            _refuse_missing_file(database)
         try:
             return await work(database)
         finally:
@@ -39,6 +46,18 @@ def with_database(url: str | None, work: "Callable[[Database], Awaitable[T]]") -
             let_sqlite_finish()
 
     return asyncio.run(run())
+
+
+def _refuse_missing_file(database: "Database") -> None:
+    address = database.engine.url
+    name = address.database or ""
+    if address.get_backend_name() != "sqlite" or name in ("", ":memory:") or name.startswith("file:"):
+        return
+    if not Path(name).exists():
+        raise SettingsError(
+            f"There is no SQLite file {name!r} to look at.  Name the database by --url or DATABASE_URL, or create it "
+            "first, as by `catalysis migrate upgrade`."
+        )
 
 
 def let_sqlite_finish() -> None:

@@ -34,7 +34,7 @@ from catalysis.engine.alchemy.loading import autoflushes, plugin_of
 from catalysis.engine.alchemy.recipes import Recipe
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.purity import needs_transaction
-from catalysis.errors import TenantError
+from catalysis.errors import TenantError, UnsupportedStatement
 
 PLANS = 1_000
 """The most plans an engine keeps; those not used for longest go first."""
@@ -254,7 +254,7 @@ def _plan(
         session.check_plan(prepared, engine)
         uncarried = session.uncarried(prepared, engine)
         compiled: Any = compiled_for(with_literal_limit(prepared) if literal_limits else prepared, engine)
-    except TenantError:
+    except (TenantError, UnsupportedStatement):
         raise
     except Exception:  # whatever it is, SQLAlchemy will raise it when it comes to the statement
         return Refusal("a statement that does not compile")

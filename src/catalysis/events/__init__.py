@@ -19,6 +19,7 @@ from catalysis.events.hooks import (
     address_of,
     fallback_reason,
     open_transactions,
+    tell_of_commit,
     transaction_of,
 )
 from catalysis.events.observing import heard_in_context, observe, subscribe
@@ -55,6 +56,7 @@ __all__ = [
     "rows_of",
     "scoped",
     "subscribe",
+    "tell_of_commit",
     "transaction_of",
     "waits_at",
 ]

@@ -84,11 +84,12 @@ class QueryEvent:
 
 @dataclass(frozen=True, slots=True)
 class TransactionEvent:
-    """A transaction that ended; told when COMMIT or ROLLBACK is sent."""
+    """A transaction that ended; told when ROLLBACK is sent, and of a COMMIT when its connection is free again."""
 
     transaction: Transaction
     seconds: float
-    outcome: Literal["commit", "rollback"]
+    outcome: Literal["commit", "rollback", "unknown"]
+    """`rollback` also where the database refused the COMMIT; `unknown` where it gave no answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ so taking one away would fail the statement that another thread is sending.
 """
 
 import time
+from collections.abc import MutableMapping
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.pool import Pool
 
 from catalysis.events.happened import DatabaseAddress, QueryEvent, Transaction, TransactionEvent
 from catalysis.events.scopes import current_scope
@@ -57,6 +59,8 @@ def _after(conn: Connection, cursor: Any, sql: str, parameters: Any, context: An
 
 def _failed(failure: ExceptionContext) -> None:
     conn = failure.connection
+    if conn is not None and failure.statement is None:
+        _commit_failed(conn, failure)
     if conn is None or failure.statement is None or not listeners.count:
         return
     if not conn.invalidated and _STARTED not in conn.info:
@@ -104,9 +108,14 @@ def transaction_of(connection: Connection | None) -> Transaction | None:
     return None if connection is None else _open.get(connection)
 
 
+_COMMITTING = "catalysis_committing"
+"""SQLAlchemy tells of a COMMIT before it is sent.  Until it is known how it went, its transaction waits here."""
+
+
 def _begun(conn: Connection) -> None:
     if not listeners.count:
         return
+    _committed(conn.info)
     transaction = Transaction(address_of(conn.engine), time.time(), call_site(), current_scope())
     _open[conn] = transaction
     for observer in listeners.observers:
@@ -114,15 +123,34 @@ def _begun(conn: Connection) -> None:
 
 
 def _commits(conn: Connection) -> None:
-    _end(conn, "rollback" if conn.invalidated else "commit")  # it was lost, and COMMIT is not sent
+    transaction = _open.pop(conn, None)
+    if conn.invalidated:  # it was lost, and COMMIT is not sent
+        _tell_end(transaction, "rollback")
+    elif transaction is not None:
+        conn.info[_COMMITTING] = transaction
+
+
+def _committed(info: MutableMapping[Any, Any]) -> None:
+    _tell_end(info.pop(_COMMITTING, None), "commit")
+
+
+def tell_of_commit(dbapi_connection: Any, record: Any) -> None:
+    """The connection is given back, so that a COMMIT which was sent on it has succeeded: it is told of."""
+    _committed(record.info)
+
+
+def _commit_failed(conn: Connection, failure: ExceptionContext) -> None:
+    if conn.invalidated:
+        return
+    refused = failure.sqlalchemy_exception is not None and not failure.is_disconnect
+    _tell_end(conn.info.pop(_COMMITTING, None), "rollback" if refused else "unknown")
 
 
 def _rolls_back(conn: Connection) -> None:
-    _end(conn, "rollback")
+    _tell_end(_open.pop(conn, None), "rollback")
 
 
-def _end(conn: Connection, outcome: Literal["commit", "rollback"]) -> None:
-    transaction = _open.pop(conn, None)
+def _tell_end(transaction: Transaction | None, outcome: Literal["commit", "rollback", "unknown"]) -> None:
     if transaction is None:  # begun before anybody listened, or a COMMIT that failed is rolled back
         return
     happened = TransactionEvent(transaction, time.time() - transaction.started, outcome)
@@ -167,6 +195,7 @@ def attach() -> None:
             listeners.are_attached = True
             for name, hook, returns in _HOOKS:
                 event.listen(Engine, name, hook, **({"retval": True} if returns else {}))
+            event.listen(Pool, "checkin", tell_of_commit)
 
 
 def detach() -> None:

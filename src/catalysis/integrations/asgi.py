@@ -73,12 +73,19 @@ def _name_of(scope: Message) -> str:
 
     Before that, and where there is no route, only such parts are shown as are known to stand in routes.
     """
+    known = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items() if value}
     path = getattr(scope.get("route"), "path", None)
     if path is not None:
+        mounted = _mounted_at(scope).split("/")
+        path = "/".join(part if part in _words else known.get(part, part) for part in mounted) + path
         if len(_words) < _WORDS:
             _words.update(part for part in path.split("/") if "{" not in part)
     else:
-        known = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items() if value}
         parts = scope["path"].split("/")
         path = "/".join(known.get(part) or (part if not part or part in _words else "…") for part in parts)
     return f"{scope.get('method', 'WEBSOCKET')} {path}"
+
+
+def _mounted_at(scope: Message) -> str:
+    """Where the application that has the route is mounted; empty for the outermost.  Source: Starlette, `Mount`."""
+    return scope.get("root_path", "").removeprefix(scope["app_root_path"]) if "app_root_path" in scope else ""

@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Mapper, registry
 
 from catalysis.engine.alchemy.checking import Guarded
-from catalysis.engine.alchemy.criteria import OwnCriterion, OwnParameter
+from catalysis.engine.alchemy.criteria import OwnCriterion, OwnParameter, is_own
 from catalysis.errors import ModelError, TenantError, TenantRequired
 
 UNFILTERED_SQL = "unfiltered_sql"
@@ -152,7 +152,15 @@ def guarded() -> Guarded:
                 for relation in mapper.relationships
                 if relation.secondary is not None and is_scoped(relation.mapper)
             }
-        _guarded.append(Guarded(columns, frozenset(attached - columns.keys()), unfiltered))
+        _guarded.append(
+            Guarded(
+                "tenants",
+                lambda table: columns.get(table.name),  # however the table was made
+                is_own,
+                unfiltered,
+                attached=frozenset(attached - columns.keys()),
+            )
+        )
     return _guarded[0]
 
 

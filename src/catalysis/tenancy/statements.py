@@ -93,11 +93,10 @@ def _limit_writing(executing: ORMExecuteState, tenancy: Tenancy) -> None:
     statement: Any = executing.statement
     mapper = executing.bind_mapper if executing.is_orm_statement else None
     if mapper is None or not is_scoped(mapper):
-        table = getattr(getattr(statement, "table", None), "name", None)
         if tenancy.is_limited and executing.is_insert and not executing.execution_options.get(UNFILTERED_SQL):
-            names = guarded()
-            if table in names.columns or table in names.attached:
-                raise unfiltered(f"inserts into table {table!r} by itself")
+            table, known = statement.table, guarded()
+            if known.column_of(table) is not None or table.name in known.attached:
+                raise unfiltered(f"inserts into table {table.name!r} by itself")
         return
     required(mapper, tenancy)
     if not tenancy.is_limited:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from catalysis.engine.alchemy.adapters import driver_connection, turn_on
+from catalysis.engine.alchemy.adapters import as_sqlalchemy_error, driver_connection, turn_on
 from catalysis.errors import ExplainError
 from catalysis.tools.query_plans.examining import examined, fetch_unnamed
 from catalysis.tools.query_plans.findings import Statement
@@ -48,6 +48,7 @@ async def explain_sql(
     An `AsyncConnection` is used as it is, with what its transaction has written; of an engine a connection is lent.
 
     Raises:
+        DBAPIError: the connection's transaction has failed, and has to be rolled back first.
         ExplainError: the database refuses the statement or has no plan for its kind (BEGIN, DDL, COPY…); it has
             placeholders, and `analyze` would need their values; or the engine has a driver that we do not know.
     """
@@ -65,7 +66,16 @@ async def explain_sql(
             )
         adapter = (await connection.get_raw_connection()).dbapi_connection
         await stack.enter_async_context(turn_on(adapter))
-        return await ask(driver_connection(adapter), connection.dialect, request)
+        try:
+            return await ask(driver_connection(adapter), connection.dialect, request)
+        except Exception as failure:
+            if getattr(failure, "sqlstate", None) != _ABORTED:
+                raise
+            raise as_sqlalchemy_error(adapter, connection.dialect, failure, request.sql) from failure
+
+
+_ABORTED = "25P02"
+"""PostgreSQL's in_failed_sql_transaction: the caller's transaction failed before, and waits for its rollback."""
 
 
 _PLANNED = re.compile(

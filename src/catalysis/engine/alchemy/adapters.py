@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asyncpg import OutdatedSchemaCacheError  # pyright: ignore[reportMissingTypeStubs] - it has none
+from sqlalchemy.exc import DBAPIError
 
 
 def driver_connection(connection: Any) -> Any:
@@ -70,3 +71,16 @@ async def execute(statement: Any, parameters: Sequence[Any]) -> tuple[Sequence[A
         state.mark_closed()
         raise
     return rows, status
+
+
+def as_sqlalchemy_error(connection: Any, dialect: Any, error: Exception, sql: str) -> Exception:
+    """The driver's error as SQLAlchemy would raise it for this statement; any other as it is."""
+    kind: Any = dialect.loaded_dbapi.Error
+    try:
+        connection._handle_exception(error)
+    except kind as translated:
+        made: Any = DBAPIError
+        return made.instance(sql, None, translated, kind, hide_parameters=True, dialect=dialect)
+    except Exception as other:
+        return other
+    return error

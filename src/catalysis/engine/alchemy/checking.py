@@ -6,18 +6,16 @@ looks at every table it is about to write, and fails unless the condition stands
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, Grouping
-from sqlalchemy.sql.operators import and_, eq
+from sqlalchemy.sql.operators import and_
 from sqlalchemy.sql.selectable import AliasedReturnsRows, Join, TableClause
 from sqlalchemy.util import LRUCache
-
-from catalysis.engine.alchemy.criteria import OwnParameter
 
 CHECKED = 1_000
 """The most statements that an engine remembers as checked."""
@@ -25,14 +23,24 @@ CHECKED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """The tables whose rows have owners; a table is known by its name, however it was made."""
+    """The tables that may be met only beside their condition."""
 
-    columns: Mapping[str, str]
-    """Table → the column that says whose the row is."""
-    attached: frozenset[str]
-    """Tables that say so only beside one of those: association tables, and those of joined subclasses."""
+    name: str
+    """Told apart by it from what else is checked on the same engine."""
+    column_of: Callable[[TableClause], str | None]
+    """The column of a table that its condition is on; None for a table without one."""
+    is_condition: Callable[[BinaryExpression[Any]], bool]
+    """Whether a comparison says of its left side what it must."""
     refuse: Callable[[str], Exception]
     """The error, from what is wrong."""
+    attached: frozenset[str] = frozenset()
+    """Tables that say whose they are only beside a guarded one: association tables, and those of joined subclasses."""
+    looked_through: frozenset[Any] = frozenset()
+    """Tables that need no condition where they do not stand for a class."""
+    allows_textual: bool = False
+    """Whether SQL that nobody can look into passes."""
+    keeps_outer_rows: bool = False
+    """Whether the condition on what an outer join may lack has to stand in its ON: in WHERE it takes rows away."""
 
 
 def check(
@@ -43,7 +51,7 @@ def check(
     Raises:
         Exception: what `guarded.refuse` makes, or what SQLAlchemy raises for a statement that does not compile.
     """
-    kept = engine.__dict__.setdefault(_CHECKS, {})
+    kept = engine.__dict__.setdefault(_CHECKS, {}).setdefault(guarded.name, {})
     if kept.get("guarded") is not guarded:
         kept.update(guarded=guarded, dialect=_checking(engine.dialect, guarded), passed=LRUCache(CHECKED))
     statement._compile_w_cache(
@@ -100,16 +108,24 @@ class _Checks:
         return parent.delete_table_clause(delete_stmt, from_table, extra_froms, **kw)
 
     def visit_textclause(self, textclause: Any, *args: Any, **kw: Any) -> Any:
-        raise self.guarded.refuse("has textual SQL in it, which may read or write any row")
+        self._meet_textual("has textual SQL in it, which may read or write any row")
+        parent: Any = super()
+        return parent.visit_textclause(textclause, *args, **kw)
 
     def visit_textual_select(self, taf: Any, *args: Any, **kw: Any) -> Any:
-        raise self.guarded.refuse("has textual SQL in it, which may read or write any row")
+        self._meet_textual("has textual SQL in it, which may read or write any row")
+        parent: Any = super()
+        return parent.visit_textual_select(taf, *args, **kw)
 
     def visit_column(self, column: Any, *args: Any, **kw: Any) -> Any:
         if column.is_literal and not _PLAIN_LITERAL.fullmatch(str(column.name)):
-            raise self.guarded.refuse("has SQL in a literal_column(), which may read any row")
+            self._meet_textual("has SQL in a literal_column(), which may read any row")
         parent: Any = super()
         return parent.visit_column(column, *args, **kw)
+
+    def _meet_textual(self, what: str) -> None:
+        if not self.guarded.allows_textual:
+            raise self.guarded.refuse(what)
 
 
 # --- What a SELECT, UPDATE or DELETE reads --------------------------------------------------------
@@ -118,12 +134,14 @@ class _Checks:
 def check_sources(guarded: Guarded, froms: Iterable[Any], where: Iterable[Any]) -> None:
     """Whether each table among these has its condition in WHERE, or in the ON of the join that brings it."""
     overall = list(conditions_in(where))
-    leaves = [leaf for each in froms for leaf in leaves_of(each, overall)]
+    leaves = [leaf for each in froms for leaf in leaves_of(each, overall, guarded.keeps_outer_rows)]
     some = False
     for table, leaf, conditions in leaves:
-        if (column := guarded.columns.get(table.name)) is None:
+        if (column := guarded.column_of(table)) is None:
             continue
-        if not any(_is_on(each, leaf, column) for each in conditions):
+        if table in guarded.looked_through and "parententity" not in leaf._annotations:
+            continue
+        if not any(_is_on(each, leaf, column) and guarded.is_condition(each) for each in conditions):
             raise guarded.refuse(f"reads or writes table {table.name!r} where the condition cannot be added")
         some = True
     for table, _, _ in leaves:
@@ -134,22 +152,36 @@ def check_sources(guarded: Guarded, froms: Iterable[Any], where: Iterable[Any]) 
             )
 
 
-def leaves_of(source: Any, conditions: list[Any]) -> Iterator[tuple[Any, Any, list[Any]]]:
-    """The tables under it: the table, itself or its alias as named, and the conditions that every row of it has met."""
+def leaves_of(
+    source: Any, conditions: list[Any], keeps_outer_rows: bool = False
+) -> Iterator[tuple[Any, Any, list[Any]]]:
+    """The tables under it: the table, itself or its alias as it stands there, and what every row of it has met.
+
+    `keeps_outer_rows`: whether a condition must leave the rows of an outer join there that it takes the partner of.
+    """
     if isinstance(source, Join):
-        join = cast("Any", source)
-        own = [] if join.full else list(conditions_in([join.onclause]))
-        yield from leaves_of(join.left, conditions if join.full or join.isouter else [*conditions, *own])
-        yield from leaves_of(join.right, [*conditions, *own])
+        left, right = _met_in(cast("Any", source), conditions, keeps_outer_rows)
+        yield from leaves_of(source.left, left, keeps_outer_rows)
+        yield from leaves_of(source.right, right, keeps_outer_rows)
         return
     if source.__visit_name__ in ("grouping", "fromgrouping"):
-        yield from leaves_of(source.element, conditions)
+        yield from leaves_of(source.element, conditions, keeps_outer_rows)
         return
     table = source
     while isinstance(table, AliasedReturnsRows):
         table = cast("Any", table).element
     if isinstance(table, TableClause):
         yield cast("Any", table), source, conditions
+
+
+def _met_in(join: Any, conditions: list[Any], keeps_outer_rows: bool) -> tuple[list[Any], list[Any]]:
+    """What every row of a join's left side has met, and of its right."""
+    if join.full:
+        return ([], []) if keeps_outer_rows else (conditions, conditions)
+    own = list(conditions_in([join.onclause]))
+    if join.isouter:
+        return conditions, own if keeps_outer_rows else [*conditions, *own]
+    return [*conditions, *own], [*conditions, *own]
 
 
 def conditions_in(clauses: Iterable[Any]) -> Iterator[Any]:
@@ -164,15 +196,10 @@ def conditions_in(clauses: Iterable[Any]) -> Iterator[Any]:
 
 
 def _is_on(condition: Any, leaf: Any, column: str) -> bool:
-    """Whether it says that the column of this very table or alias has the session's value."""
-    if not (isinstance(condition, BinaryExpression) and cast("Any", condition).operator is eq):
+    """Whether it compares the column of this very table or alias."""
+    if not isinstance(condition, BinaryExpression):
         return False
-    left, right = cast("Any", condition).left, cast("Any", condition).right
+    left = cast("Any", condition).left
     owner = getattr(left, "table", None)
     # Annotated copies of one element have its hash.
-    return (
-        isinstance(right, OwnParameter)
-        and owner is not None
-        and hash(owner) == hash(leaf)
-        and left.name == column
-    )
+    return owner is not None and hash(owner) == hash(leaf) and left.name == column

@@ -8,9 +8,10 @@ one session serves another: what is bound is always the value of the session tha
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
-from sqlalchemy import BindParameter, ColumnElement, true
+from sqlalchemy import BinaryExpression, BindParameter, ColumnElement, true
 from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.sql import util as sql_util
+from sqlalchemy.sql.operators import eq
 from sqlalchemy.types import NullType
 
 
@@ -22,6 +23,12 @@ class OwnParameter(BindParameter[Any]):
     def __init__(self, value: Any) -> None:
         # Without a type it takes that of the column; unique, so that no value given by name can take its place.
         super().__init__("tenant", value, type_=NullType(), unique=True)
+
+
+def is_own(condition: BinaryExpression[Any]) -> bool:
+    """Whether it says that something has the session's value."""
+    compared: Any = condition
+    return compared.operator is eq and isinstance(compared.right, OwnParameter)
 
 
 class OwnCriterion(LoaderCriteriaOption):

@@ -17,6 +17,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from catalysis.engine.alchemy.leaving import forget_session_state
 from catalysis.engine.alchemy.lending import exhausted, note_back, note_lent, note_moved
 from catalysis.errors import NoAnswer
+from catalysis.events import tell_of_commit
 
 _log = logging.getLogger(__name__)
 
@@ -186,10 +187,10 @@ def _is_plain_queue(pool: Any) -> bool:
 
 def _takes_at_once(pool: Any) -> bool:
     heard = pool.dispatch
-    if not _is_plain_queue(pool) or heard.checkin or pool._reset_on_return is reset_commit:
+    if not _is_plain_queue(pool) or pool._reset_on_return is reset_commit:
         return False
-    for listener in heard.reset:
-        if listener is not forget_session_state:
+    for listener in (*heard.checkin, *heard.reset):
+        if listener is not forget_session_state and listener is not tell_of_commit:
             return False
     queue = pool._pool._queue
     return not 0 < queue._maxsize <= len(queue._queue)

@@ -107,6 +107,11 @@ def returning_of(statement: Delete) -> tuple[Any, ...]:
     return cast("Any", statement)._returning
 
 
+def is_of_class(statement: Delete) -> bool:
+    """Whether what it deletes from was named as a mapped class, or an alias of one, and not as a table."""
+    return "parententity" in cast("Any", statement).table._annotations
+
+
 def has_extras(statement: Delete) -> bool:
     """Whether a DELETE has what an UPDATE would not take over: CTEs of its own, prefixes, hints."""
     parts: Any = statement

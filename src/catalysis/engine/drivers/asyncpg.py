@@ -49,6 +49,7 @@ def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
         return connect  # a pooler refuses settings that it does not know, and gives the session to others
     bounds = {
         "statement_timeout": settings.statement_timeout,
+        "lock_timeout": settings.lock_timeout,
         "idle_in_transaction_session_timeout": settings.idle_transaction_timeout,
     }
     connect["server_settings"] = {

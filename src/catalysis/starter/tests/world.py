@@ -46,29 +46,8 @@ async def make_world(db: Session, password_hash: str) -> World:
         (each.id, users["ann"].id) for each in groups
     }
     await bulk_insert(db, Membership, [{"group_id": group, "user_id": user} for group, user in members])
-    tasks = {
-        f"{owner}_task{n or ''}": Task(
-            title=f"{owner}'s task {n}",
-            status=TaskStatus.done if n % 4 == 3 else TaskStatus.todo,
-            completed=n % 4 == 3,
-            user_id=users[owner].id,
-            category_id=categories[n].id if n else None,
-        )
-        for owner in ("ann", "bob")
-        for n in range(MANY)
-    }
-    deleted = Category(name="deleted")
-    gone = {
-        "deleted_task": Task(title="deleted", user_id=users["ann"].id),
-        "deleted_category": deleted,
-        "deleted_group": Group(name="deleted"),
-        "deleted_user": User(
-            username="deleted",
-            email="deleted@example.org",
-            password_hash=password_hash,
-            role_id=world.roles[MEMBER].id,
-        ),
-    }
+    tasks = _tasks(users, categories)
+    gone = _to_be_deleted(users, world.roles[MEMBER], password_hash)
     db.add_all([*tasks.values(), *gone.values()])
     await db.flush()
     for each in gone.values():
@@ -83,3 +62,35 @@ async def make_world(db: Session, password_hash: str) -> World:
         "spare_role": world.roles["role0"].id,
     }
     return world
+
+
+def _tasks(users: dict[str, User], categories: list[Category]) -> dict[str, Task]:
+    """Of Ann and of Bob, the first without a category."""
+    return {
+        f"{owner}_task{n or ''}": Task(
+            title=f"{owner}'s task {n}",
+            status=TaskStatus.done if n % 4 == 3 else TaskStatus.todo,
+            completed=n % 4 == 3,
+            user_id=users[owner].id,
+            category_id=categories[n].id if n else None,
+        )
+        for owner in ("ann", "bob")
+        for n in range(MANY)
+    }
+
+
+def _to_be_deleted(
+    users: dict[str, User], role: Role, password_hash: str
+) -> dict[str, Category | Group | Task | User]:
+    """One of each kind that can be."""
+    return {
+        "deleted_task": Task(title="deleted", user_id=users["ann"].id),
+        "deleted_category": Category(name="deleted"),
+        "deleted_group": Group(name="deleted"),
+        "deleted_user": User(
+            username="deleted",
+            email="deleted@example.org",
+            password_hash=password_hash,
+            role_id=role.id,
+        ),
+    }

@@ -2,12 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, cast
 
+from catalysis.errors import ExplainError
 from catalysis.tools.query_plans.own import with_own_figures
 from catalysis.tools.query_plans.text import lines_of
 from catalysis.tools.query_plans.tree import PlanTrigger, QueryPlan, QueryPlanNode
+
+S = TypeVar("S")
 
 # --- PostgreSQL: EXPLAIN (FORMAT JSON) ------------------------------------------------------------
 
@@ -39,9 +42,12 @@ _KNOWN = {
 
 
 def read_postgresql(answer: Sequence[Any]) -> QueryPlan:
-    """The plan in the one row that EXPLAIN (FORMAT JSON) returns, decoded by the driver or not."""
-    value = answer[0][0]
-    document: dict[str, Any] = (json.loads(value) if isinstance(value, str | bytes) else value)[0]
+    """The plan in the one row that EXPLAIN (FORMAT JSON) returns, decoded by the driver or not.
+
+    Raises:
+        ExplainError: it is nested deeper than Python's JSON reads, which is many hundred levels.
+    """
+    document = _decoded(answer[0][0])
     root = with_own_figures(_node(document["Plan"], 1))
     planning, execution = document.get("Planning Time"), document.get("Execution Time")
     triggers = tuple(_trigger(said) for said in cast("list[dict[str, Any]]", document.get("Triggers", [])))
@@ -55,13 +61,29 @@ def read_postgresql(answer: Sequence[Any]) -> QueryPlan:
     return QueryPlan("\n".join(lines), root, execution is not None, planning, execution, triggers)
 
 
+def _decoded(value: Any) -> dict[str, Any]:
+    try:
+        return (json.loads(value) if isinstance(value, str | bytes) else value)[0]
+    except RecursionError:
+        raise ExplainError(
+            "The plan is nested too deep to be read.  EXPLAIN it in psql, or take the statement apart."
+        ) from None
+
+
 def _trigger(said: dict[str, Any]) -> PlanTrigger:
     name, constraint = str(said.get("Trigger Name", "")), said.get("Constraint Name")
     return PlanTrigger(name, constraint, said.get("Relation", ""), said.get("Time", 0.0), int(said["Calls"]))
 
 
-def _node(said: dict[str, Any], processes: int) -> QueryPlanNode:
+DEEPEST = 100
+"""Levels of a plan, since who draws or copies it goes down by recursion; the last says how many steps it hides."""
+_HIDDEN = "Steps Left Out"
+
+
+def _node(said: dict[str, Any], processes: int, level: int = 1) -> QueryPlanNode:
     below: list[dict[str, Any]] = said.get("Plans", [])
+    if level == DEEPEST and below:
+        said, below = {**said, _HIDDEN: _count(below, lambda step: step.get("Plans", []))}, []
     buffers = {
         f"{m[1]} {m[2]}".lower(): said[key] for key in said if (m := _BUFFERS.fullmatch(key)) and said[key]
     }
@@ -73,9 +95,18 @@ def _node(said: dict[str, Any], processes: int) -> QueryPlanNode:
             key: value for key, value in said.items() if key not in _KNOWN and not _BUFFERS.fullmatch(key)
         },
         processes=processes,
-        children=tuple(_node(child, _processes(said, child, processes)) for child in below),
+        children=tuple(_node(child, _processes(said, child, processes), level + 1) for child in below),
         **{name: said.get(key) for name, key in _FIELDS.items()},
     )
+
+
+def _count(steps: Iterable[S], below: Callable[[S], Iterable[S]]) -> int:
+    """How many steps these are, with all below them."""
+    waiting, count = [*steps], 0
+    while waiting:
+        count += 1
+        waiting += below(waiting.pop())
+    return count
 
 
 def _processes(said: dict[str, Any], child: dict[str, Any], above: int) -> int:
@@ -126,11 +157,14 @@ def read_sqlite(answer: Iterable[Sequence[Any]]) -> QueryPlan:
     for number, parent, _, detail in answer:
         steps.setdefault(parent, []).append((number, detail))
 
-    def below(parent: int) -> tuple[QueryPlanNode, ...]:
-        return tuple(
-            QueryPlanNode(detail.split(" ")[0], detail, children=below(number), **_parts(detail))
-            for number, detail in steps.get(parent, [])
-        )
+    def below(parent: int, level: int = 1) -> tuple[QueryPlanNode, ...]:
+        return tuple(made(number, detail, level + 1) for number, detail in steps.get(parent, []))
+
+    def made(number: int, detail: str, level: int) -> QueryPlanNode:
+        hidden = steps.get(number, []) if level == DEEPEST else []
+        said = {_HIDDEN: _count(hidden, lambda step: steps.get(step[0], []))} if hidden else {}
+        children = () if hidden else below(number, level)
+        return QueryPlanNode(detail.split(" ")[0], detail, details=said, children=children, **_parts(detail))
 
     root = QueryPlanNode("QUERY PLAN", "QUERY PLAN", children=below(0))
     return QueryPlan("\n".join(lines_of(root)), root, analyzed=False)
