@@ -166,10 +166,17 @@ def compare(program: list[Step], one: Any, two: Any, only_ours: re.Pattern[str] 
         if fails_at_another_row(stock, ours):
             return
         difference = first_difference(stock, ours)
+        if difference is not None and FIRST_ROWS.search(difference):
+            return
         assert difference is None, f"step {number} of {program}: {difference}"
     assert one[1] == two[1], f"after {program}: {first_difference(one[1], two[1])}"
 
 
+FIRST_ROWS = re.compile(r"/updated_at: stock 'datetime")
+"""Ours has what each row got; of rows changed by one executemany, SQLAlchemy gives all the default of the first.
+
+Source: `_emit_update_statements` hands `compiled_parameters[0]` to `_postfetch` for every record.
+"""
 SEVERAL = "several unflushed"
 """Ends the outcome of a step that failed with more than one instance to flush."""
 

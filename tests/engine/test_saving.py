@@ -1,6 +1,7 @@
 """Rows of plain classes are bound by us: the statements, their order and what is left are SQLAlchemy's own."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -136,4 +137,30 @@ async def test_a_row_that_is_gone_is_noticed(backend_url: str):
             await session.commit()
         await session.rollback()
         assert {each.name for each in (await session.scalars(select(Stone))).all()} == {"pebble"}
+    await engine.dispose()
+
+
+async def test_each_row_of_many_knows_what_it_was_given(backend_url: str):
+    """SQLAlchemy, where it sends an executemany, gives every instance the `onupdate` value of the first row."""
+    numbers = count(100)
+
+    class Own(declarative_base()):
+        __tablename__ = "own"
+        id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+        weight: Mapped[int] = mapped_column()
+        touched: Mapped[int] = mapped_column(default=0, onupdate=lambda: next(numbers))
+
+    engine = create_async_engine(backend_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Own.metadata.drop_all)
+        await connection.run_sync(Own.metadata.create_all)
+    async with Session(engine, expire_on_commit=False) as session:
+        rows = [Own(id=number, weight=1) for number in range(3)]
+        session.add_all(rows)
+        await session.commit()
+        for each in rows:
+            each.weight = 2
+        await session.commit()
+        sent = (await session.execute(select(Own.id, Own.touched).order_by(Own.id))).all()
+        assert [(each.id, each.touched) for each in rows] == sent == [(0, 100), (1, 101), (2, 102)]
     await engine.dispose()
