@@ -42,6 +42,7 @@ HOSTILE = st.one_of(
             "pg_sleep(1)",
             "\x00",
             "'; --",
+            "None",
         ]
     ),
     st.text(string.printable, max_size=30),

@@ -48,7 +48,7 @@ def insert_unless_there(table: Table[Any], dialect: Dialect) -> Any:
 class ConflictKey:
     """A unique key of one table."""
 
-    name: str
+    name: str | None
     attributes: tuple[str, ...]
     columns: tuple[Column[Any], ...]
     where: ColumnElement[bool] | None
@@ -125,7 +125,9 @@ def _unique_keys(reader: RowReader, table: Table[Any], dialect: Dialect) -> Iter
         if columns and all(column in attribute_of for column in columns):
             options = unique.dialect_options[dialect.name]
             yield ConflictKey(
-                name=str(unique.name),
+                name=unique.name
+                if isinstance(unique.name, str)
+                else None,  # unnamed, or named by a convention later
                 attributes=tuple(attribute_of[column] for column in columns),
                 columns=columns,
                 where=options.get("where"),
