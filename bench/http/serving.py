@@ -17,6 +17,8 @@ from typing import IO
 import psutil
 from tests.servers import free_port
 
+PATIENCE = 15
+"""Seconds that a server has to come to its end."""
 SERVE = """
 import sys, importlib, uvicorn
 module, url, port = sys.argv[1:]
@@ -74,7 +76,11 @@ def serving(module: str, url: str, *, stderr: IO[str] | int | None = None) -> It
         yield server
     finally:
         started.terminate()
-        started.wait()
+        try:
+            started.wait(PATIENCE)
+        except subprocess.TimeoutExpired:  # it waits for what it should have ended
+            started.kill()
+            started.wait()
 
 
 def _wait_until_ready(server: Server, started: "subprocess.Popen[bytes]") -> None:

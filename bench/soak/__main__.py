@@ -26,8 +26,11 @@ KEPT_GREENLETS = 64
 """What a thread keeps for its next managed scopes (`catalysis.loading.managed.IDLE`)."""
 GROWTH = 0.10, 8 * 2**20
 """How much memory may grow after the warm-up: a share of it, or bytes, whichever is more."""
-LONGEST_IDLE = 1.0
-"""Seconds that a transaction may wait for its own application's next statement."""
+LONGEST_IDLE = 5.0
+"""Seconds that a transaction may wait for its own application's next statement: that of one that was left never comes.
+
+Long, since what is asked of the application in a burst keeps its event loop busy, and others have the processor too.
+"""
 
 
 @dataclass(frozen=True)

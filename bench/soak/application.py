@@ -78,6 +78,11 @@ def application(url: str) -> FastAPI:
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[dict[str, Database]]:
         async with lifespan(reads)(app) as state:
+            for each in (
+                reads,
+                writes,
+            ):  # at an engine's first connection SQLAlchemy asks for versions, in a transaction
+                assert (await each.health()).ready
             yield state
         await writes.close()
 
