@@ -111,6 +111,8 @@ class _Sender:
                 raise
             discard(self._engine, proxy, None, error)
             raise outcome_unknown(error) from error
+        finally:
+            self._flush.session.has_ended()
         await lent.give_back()
         return answer
 

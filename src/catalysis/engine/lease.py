@@ -32,6 +32,8 @@ from catalysis.engine.alchemy.sessions import (
 )
 from catalysis.engine.drivers import OWN_HOOKS, Driver
 from catalysis.engine.leftovers import leaves_state
+from catalysis.engine.routing import Replica, Route
+from catalysis.errors import PoolExhausted
 from catalysis.events import OWN_HOOKS as EVENT_HOOKS
 
 OUR_LISTENERS = OWN_HOOKS | EVENT_HOOKS
@@ -46,6 +48,8 @@ class Lease:
     proxy: Any
     """The pool's proxy of the connection."""
     held: Connection | None
+    replica: Replica | None = None
+    """The replica it is of; None for the primary."""
 
     @property
     def connection(self) -> Any:
@@ -85,12 +89,18 @@ class Lease:
 
 
 async def lease(
-    session: HookedSession, bind: Engine | Connection, driver: Driver, *, needs_transaction: bool
+    session: HookedSession,
+    bind: Engine | Connection,
+    driver: Driver,
+    *,
+    needs_transaction: bool,
+    from_replicas: bool = False,
 ) -> Lease | None:
     """A lease for the session's next read; None if SQLAlchemy must say why there is none.
 
-    Outside a transaction it is a connection for the statement alone.  A transaction that was begun by hand, has
-    taken its connection, is needed for the statement, or is set up by a listener, reads on its own.
+    Outside a transaction it is a connection for the statement alone, `from_replicas` where one of them serves.  A
+    transaction that was begun by hand, has taken its connection, is needed for the statement, or is set up by a
+    listener, reads on its own.
 
     Raises:
         PoolExhausted: no connection came free in time.
@@ -106,9 +116,12 @@ async def lease(
         and isinstance(bind, Engine)
         and not (hears_begin(session) or engine_hears_begin(bind, OUR_LISTENERS))
     ):
-        proxy = await check_out(bind.engine, session)
-        lent = Lease(bind.engine, proxy, None)
-        if driver.reads_outside(adapted(proxy), bind.dialect):
+        lent = None
+        if session.route is not None and from_replicas and session.route.rotation.primary is bind:
+            lent = await _of_replica(session, session.route)
+        if lent is None:
+            lent = Lease(bind.engine, await check_out(bind.engine, session), None)
+        if driver.reads_outside(lent.connection, lent.engine.dialect):
             return lent
         await lent.give_back()
     if held is None:
@@ -116,6 +129,20 @@ async def lease(
             held = await greenlet_spawn(take_connection, session, bind)
     proxy = proxy_of(held)
     return None if proxy is None or is_out_of_the_ordinary(held) else Lease(bind.engine, proxy, held)
+
+
+async def _of_replica(session: HookedSession, route: Route) -> Lease | None:
+    """A connection of the replica that the session's read may go to; None if the primary has to serve it."""
+    replica = route.choose()
+    if replica is None:
+        return None
+    try:
+        return Lease(replica.engine, await check_out(replica.engine, session), None, replica)
+    except PoolExhausted:
+        raise
+    except Exception as failure:  # whatever keeps us out, the primary may let us in
+        replica.lost(failure)
+        return None
 
 
 def is_out_of_the_ordinary(connection: Connection) -> bool:

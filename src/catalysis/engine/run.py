@@ -27,6 +27,8 @@ from catalysis.engine.waiting import load_together
 from catalysis.errors import NoAnswer
 from catalysis.events import is_heard, note_origin, rows_of
 
+CANCELED = "57014"
+"""The SQLSTATE of a statement that ran into `statement_timeout`."""
 ATTEMPTS = 2
 """How often a read outside a transaction is tried: it changes nothing, and a fresh connection may do better."""
 
@@ -72,27 +74,48 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
 
 async def fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer | None:
     """What the driver answers; None if only SQLAlchemy can use the session's transaction."""
-    attempt = 0
+    attempt, from_replicas = 0, True
     while True:
         attempt += 1
-        lent = await _lease(session, reading)
+        lent = await _lease(session, reading, from_replicas)
         if lent is None:
             return None
         try:
-            return await _ask(reading, sent, lent, session.local_setting if lent.held is None else None)
+            answer = await _ask(reading, sent, lent, session.local_setting if lent.held is None else None)
+            if session.route is not None and lent.replica is None and lent.held is None:
+                session.route.met_primary()
+            return answer
         except DBAPIError as failure:
+            if lent.replica is not None:
+                if failure.connection_invalidated:
+                    lent.replica.lost(failure)
+                if not takes_as_long(failure):
+                    attempt, from_replicas = 0, False
+                    continue
             final = attempt == ATTEMPTS or lent.held is not None or isinstance(failure, NoAnswer)
             if final or not (failure.connection_invalidated or was_stale(failure)):
                 raise
 
 
-async def _lease(session: HookedSession, reading: Reading) -> Lease | None:
-    driver = driver_of(reading.engine.dialect)
-    return await lease(session, reading.bind, driver, needs_transaction=reading.plan.needs_transaction)
+def takes_as_long(failure: DBAPIError) -> bool:
+    """Whether time was up for a statement: elsewhere it would be too.  All else that a replica refuses, the primary may
+    do: what conflicts with its replaying, what is not there yet, what writes.
+    """
+    return isinstance(failure, NoAnswer) or getattr(failure.orig, "sqlstate", None) == CANCELED
+
+
+async def _lease(session: HookedSession, reading: Reading, from_replicas: bool) -> Lease | None:
+    return await lease(
+        session,
+        reading.bind,
+        driver_of(reading.engine.dialect),
+        needs_transaction=reading.plan.needs_transaction,
+        from_replicas=from_replicas,
+    )
 
 
 async def _ask(reading: Reading, sent: Sent, lent: Lease, setting: LocalSetting | None) -> Answer:
-    dialect = reading.engine.dialect
+    dialect = lent.engine.dialect
     driver = driver_of(dialect)
     lent.note(sent.sql)
     ended = tell(lent, sent.sql, sent.parameters, subject_of(reading.statement)) if is_heard() else None

@@ -16,8 +16,10 @@ from catalysis.events.happened import (
 from catalysis.events.hooks import (
     NOT_A_READ,
     OWN_HOOKS,
+    address_in,
     address_of,
     fallback_reason,
+    note_replica,
     open_transactions,
     transaction_of,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "ScopeEvent",
     "Transaction",
     "TransactionEvent",
+    "address_in",
     "address_of",
     "call_site",
     "current_scope",
@@ -47,6 +50,7 @@ __all__ = [
     "heard_in_context",
     "is_heard",
     "note_origin",
+    "note_replica",
     "observe",
     "open_transactions",
     "origin_of",

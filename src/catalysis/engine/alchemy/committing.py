@@ -27,7 +27,8 @@ def was_lost(error: BaseException) -> bool:
     if isinstance(error, CommitOutcomeUnknown):
         return True
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated and not isinstance(error, InterfaceError)
+        refused = getattr(error.orig, "sqlstate", None) == _READ_ONLY
+        return error.connection_invalidated and not (refused or isinstance(error, InterfaceError))
     return isinstance(error, OSError)  # the socket's, which drivers pass on, and TimeoutError
 
 
@@ -42,6 +43,9 @@ def outcome_unknown(error: BaseException) -> CommitOutcomeUnknown:
         return CommitOutcomeUnknown(error.statement, None, error.orig or error)
     return CommitOutcomeUnknown(None, None, error)
 
+
+_READ_ONLY = "25006"
+"""The SQLSTATE of a server that may not be written to: its connection is given up, but it has answered."""
 
 _KEPT = (SessionTransactionState.COMMITTED, SessionTransactionState.CLOSED)
 
@@ -95,6 +99,15 @@ class CommittingTransaction(SessionTransaction):
             if self._state in _KEPT:  # also where a listener to `after_commit` raised
                 self._of.has_committed = True
 
+    def close(self, invalidate: bool = False) -> None:
+        """As the parent; tells the session that a transaction has ended that had a connection."""
+        had_connection = self._parent is None and bool(self._connections)
+        try:
+            super().close(invalidate)
+        finally:
+            if had_connection:
+                self._of.has_ended()
+
     @property
     def _of(self) -> "CommittingSession":
         session: Any = self.session
@@ -122,6 +135,9 @@ class CommittingSession(SyncSession):
 
     def has_begun(self, connection: Connection) -> None:
         """A transaction has begun on a connection, and nothing was sent in it; inside a greenlet."""
+
+    def has_ended(self) -> None:
+        """A transaction has ended that was at the database, whatever its outcome."""
 
     def _autobegin_t(self, begin: bool = False) -> SessionTransaction:
         """As the parent, whose every outermost transaction is made here."""

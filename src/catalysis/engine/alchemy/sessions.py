@@ -15,6 +15,7 @@ from catalysis.engine.alchemy.greenlets import can_wait
 from catalysis.engine.alchemy.owning import LocalSetting, Owned
 from catalysis.engine.alchemy.touches import Touch, touch_of
 from catalysis.engine.alchemy.turns import Turn
+from catalysis.engine.routing import Route
 from catalysis.events import CallSite
 
 
@@ -24,10 +25,20 @@ class HookedSession(CommittingSession):
     turn: Turn
     opened_at: CallSite | None = None
     """The user's line that opened the session."""
+    route: Route | None = None
+    """Where its reads outside a transaction may go; None where there is the primary alone."""
+    may_have_written = False
+    """Whether it has had a transaction at the database."""
     own_flush_hooks = 0
     """How many `after_flush` listeners belong to the class."""
     own_statement_hooks = 0
     """How many `do_orm_execute` listeners belong to the class; the native path does without them."""
+
+    def has_ended(self) -> None:
+        """What it has written or seen there is the least that later reads must see."""
+        self.may_have_written = True
+        if self.route is not None:
+            self.route.met_primary()
 
     def visible(self, instance: object) -> bool:
         """Whether an instance found in the identity map may be handed out for its key."""

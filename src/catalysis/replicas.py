@@ -1,0 +1,174 @@
+"""A database's replicas on one event loop: their engines, and the task that looks after them.
+
+What it finds is noted in `engine.routing`, where reads are sent to those that serve.
+"""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+from weakref import ref
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from catalysis.engine.alchemy.pooling import adapted
+from catalysis.engine.drivers import Position, driver_of
+from catalysis.engine.routing import Replica, Rotation, Route, Sample
+from catalysis.events import DatabaseAddress, address_of, note_replica
+
+LONGEST_LOOK = 2.0
+"""Seconds that a server may take to say where it is."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaHealth:
+    """How a replica was found last."""
+
+    address: DatabaseAddress
+    in_rotation: bool
+    """Whether it is read from."""
+    trouble: str | None
+    """Why it is not: in words, or the class of the error."""
+    lag_seconds: float | None
+    """The age of what it has not got, at most; None if nobody knows."""
+    lag_bytes: int | None
+    """The log that it has not replayed."""
+
+
+class Replicas:
+    """The replicas of one database and loop; in rotation once they have been looked at."""
+
+    def __init__(
+        self, primary: AsyncEngine, engines: Sequence[AsyncEngine], *, interval: float, max_lag: float
+    ) -> None:
+        """`interval` and `max_lag` in seconds."""
+        for engine in engines:
+            note_replica(engine.sync_engine)
+        self.engines = tuple(engines)
+        self._interval = interval
+        self._rotation = Rotation(
+            primary.sync_engine, [Replica(engine.sync_engine) for engine in engines], max_lag
+        )
+        self._primary = _Lookout(primary)
+        self._lookouts = [_Lookout(engine) for engine in engines]
+        self._task: asyncio.Task[None] | None = None
+
+    def route(self, after: int) -> Route:
+        """For a new session, whose reads must see that position; the looking begins with the first."""
+        if self._task is None or self._task.done():
+            # In a context of its own: it outlives the request that happens to be the first.
+            self._task = asyncio.get_running_loop().create_task(
+                _watch(ref(self), self._interval),
+                name="catalysis replicas",
+                context=contextvars.Context(),
+            )
+        return Route(self._rotation, after)
+
+    def health(self) -> tuple[ReplicaHealth, ...]:
+        """How they were found last; from any thread."""
+        return tuple(
+            ReplicaHealth(
+                address_of(each.engine),
+                each.trouble is None,
+                each.trouble,
+                each.lag and each.lag.seconds,
+                each.lag and each.lag.size,
+            )
+            for each in self._rotation.replicas
+        )
+
+    async def look(self) -> None:
+        """Ask all servers at once where they are; never raises, and takes no longer than `LONGEST_LOOK`."""
+        pairs = zip(self._rotation.replicas, self._lookouts, strict=True)
+        await asyncio.gather(self._look_at_primary(), *[self._look_at(*pair) for pair in pairs])
+
+    async def _look_at_primary(self) -> None:
+        asked = monotonic()
+        try:
+            found = await self._primary.ask()
+        except Exception as failure:  # it is away; what is known of the replicas stays true
+            _log.debug("The primary does not say where it is: %s", type(failure).__name__)
+            return
+        if found.at is None or found.is_replica or not found.is_writable:
+            self._primary.leave()  # to be connected to what is the primary now
+        else:
+            self._rotation.primary_is_at(Sample(asked, found.at))
+
+    async def _look_at(self, replica: Replica, lookout: "_Lookout") -> None:
+        before = replica.trouble
+        try:
+            found = await lookout.ask()
+        except Exception as failure:  # whatever it is, nothing is read from there
+            replica.lost(failure)
+        else:
+            if not found.is_replica:
+                replica.leave("not a replica")
+            elif found.at is None:
+                replica.leave("has replayed nothing yet")
+            else:
+                self._rotation.replica_is_at(replica, found.at, monotonic())
+        if replica.trouble != before:
+            place = address_of(replica.engine)
+            state = "in rotation" if replica.trouble is None else f"out of rotation: {replica.trouble}"
+            _log.info("Replica %s:%s is %s", place.host, place.port, state)
+
+    async def close(self) -> None:
+        """End the looking, and close all connections but the primary's pool."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for each in (self._primary, *self._lookouts):
+            each.leave()
+        for engine in self.engines:
+            await engine.dispose()
+
+    def abandon(self) -> None:
+        """Forget the connections: their loop is closed."""
+        for engine in self.engines:
+            engine.sync_engine.dispose(close=False)
+
+
+async def _watch(replicas: "ref[Replicas]", interval: float) -> None:
+    """Look at them as long as anybody has them; it does not keep them itself."""
+    while (kept := replicas()) is not None:
+        await kept.look()
+        del kept
+        await asyncio.sleep(interval)
+
+
+class _Lookout:
+    """A connection to a server that is nobody else's, so that a pool that is all lent says nothing of the server."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine.sync_engine
+        self._pool = self._engine.pool.recreate()
+        self._proxy: Any = None
+
+    async def ask(self) -> Position:
+        """Where the server is.
+
+        Raises:
+            Exception: it did not say, in time or at all.
+        """
+        try:
+            async with asyncio.timeout(LONGEST_LOOK):
+                if self._proxy is None:
+                    self._proxy = await greenlet_spawn(self._pool.connect)
+                found = await driver_of(self._engine.dialect).position(adapted(self._proxy))
+        except BaseException:
+            self.leave()
+            raise
+        assert found is not None
+        return found
+
+    def leave(self) -> None:
+        """Close the connection, without a word to the server, which may not be there."""
+        proxy, self._proxy = self._proxy, None
+        if proxy is not None and proxy.is_valid:
+            proxy.invalidate()
