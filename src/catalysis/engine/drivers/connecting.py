@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 
@@ -29,7 +29,8 @@ async def connect(*args: Any, host: Any = None, port: Any = None, **options: Any
         if not isinstance(host, list):
             return await _untyped.connect(*args, host=host, port=port, **options)
         options.setdefault("target_session_attrs", "read-write")
-        return await _first_of(list(zip(host, port, strict=True)), args, options)
+        hosts = zip(cast("list[str]", host), port, strict=True)
+        return await _first_of(list(hosts), args, options)
     except TimeoutError as late:
         if isinstance(late, CannotConnect):
             raise
