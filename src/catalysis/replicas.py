@@ -15,7 +15,7 @@ from weakref import ref
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from catalysis.engine.alchemy.pooling import adapted
+from catalysis.engine.alchemy.pooling import adapted, outdate
 from catalysis.engine.drivers import Position, driver_of
 from catalysis.engine.routing import Replica, Rotation, Route, Sample
 from catalysis.events import DatabaseAddress, address_of, note_replica
@@ -95,10 +95,10 @@ class Replicas:
         except Exception as failure:  # it is away; what is known of the replicas stays true
             _log.debug("The primary does not say where it is: %s", type(failure).__name__)
             return
-        if found.at is None or found.is_replica or not found.is_writable:
+        if found.is_replica or not found.is_writable:
             self._primary.leave()  # to be connected to what is the primary now
         else:
-            self._rotation.primary_is_at(Sample(asked, found.at))
+            self._rotation.primary_is_at(Sample(asked, found.end, found.flushed))
 
     async def _look_at(self, replica: Replica, lookout: "_Lookout") -> None:
         before = replica.trouble
@@ -106,13 +106,12 @@ class Replicas:
             found = await lookout.ask()
         except Exception as failure:  # whatever it is, nothing is read from there
             replica.lost(failure)
+            outdate(replica.engine)
         else:
-            if not found.is_replica:
-                replica.leave("not a replica")
-            elif found.at is None:
-                replica.leave("has replayed nothing yet")
+            if found.is_replica:
+                self._rotation.replica_is_at(replica, found.end, monotonic())
             else:
-                self._rotation.replica_is_at(replica, found.at, monotonic())
+                replica.leave("not a replica")
         if replica.trouble != before:
             place = address_of(replica.engine)
             state = "in rotation" if replica.trouble is None else f"out of rotation: {replica.trouble}"

@@ -27,4 +27,4 @@ async def primary_position(session: HookedSession, engine: Engine) -> int | None
         lent.give_up(cancelled, survives=driver.survives_cancellation)
         raise
     await lent.give_back()
-    return None if found is None else found.at
+    return None if found is None else found.end

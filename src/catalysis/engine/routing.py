@@ -25,6 +25,8 @@ class Sample(NamedTuple):
     asked: float
     """When the question was sent: what was committed before is behind the position."""
     position: int
+    flushed: int
+    """How much of that replicas can have by now."""
 
 
 class Lag(NamedTuple):
@@ -75,7 +77,7 @@ class Rotation:
 
     def primary_is_at(self, sample: Sample) -> None:
         """What the primary says."""
-        if self.latest is not None and sample.position < self.latest.position:
+        if self.latest is not None and sample.flushed < self.latest.flushed:
             self._earlier.clear()  # another server was promoted, which never had what came after
         self.latest = sample
         if not self._earlier or sample.asked - self._earlier[-1].asked >= self.max_lag / HISTORY:
@@ -95,10 +97,10 @@ class Rotation:
     def _lag(self, position: int, now: float) -> Lag | None:
         if self.latest is None:
             return None
-        size = self.latest.position - position
+        size = self.latest.flushed - position
         if size <= 0:
             return Lag(0.0, 0)
-        passed = (each for each in reversed(self._earlier) if each.position <= position)
+        passed = (each for each in reversed(self._earlier) if each.flushed <= position)
         since = next(passed, None)
         return Lag(None if since is None else now - since.asked, size)
 

@@ -140,6 +140,12 @@ def _takes_at_once(pool: Any) -> bool:
     )
 
 
+def outdate(engine: Engine) -> None:
+    """Let no connection be lent again that is open now: the server went away."""
+    pool: Any = engine.pool
+    pool._invalidate_time = time.time()
+
+
 def discard(engine: Engine, proxy: Any, held: Connection | None, error: BaseException) -> None:
     """Free the connection's place in the pool at once, and have what it was doing cancelled and itself closed.
 

@@ -166,12 +166,15 @@ def _unnamed() -> str:
 
 
 POSITION = """
-SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END
-        - pg_lsn '0/0')::bigint,
+SELECT (found.end_ - pg_lsn '0/0')::bigint, (found.flushed - pg_lsn '0/0')::bigint,
     pg_is_in_recovery(), current_setting('transaction_read_only') = 'off'
+FROM (SELECT CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
+                  ELSE pg_current_wal_insert_lsn() END AS end_,
+             CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
+                  ELSE pg_current_wal_flush_lsn() END AS flushed) AS found
 """
-"""Of the primary's positions the one where the log is inserted: a commit with `synchronous_commit` off returns before
-its part is written or flushed.
+"""A commit with `synchronous_commit` off returns before its part of the log is flushed, so that the end counts; and
+what is no commit may lie in memory for long on an idle server, for which no replica can be blamed.
 """
 
 
@@ -263,8 +266,7 @@ class AsyncpgDriver:
         """See `Driver`; in a transaction, so that a pooler sends both messages to one server."""
         raw = driver_connection(connection)
         async with raw.transaction():
-            at, is_replica, is_writable = await raw.fetchrow(POSITION)
-        return Position(at, is_replica, is_writable)
+            return Position(*await raw.fetchrow(POSITION))
 
     def was_stale(self, error: Exception) -> bool:
         """See `Driver`."""

@@ -24,8 +24,10 @@ class Answer(NamedTuple):
 class Position(NamedTuple):
     """Where a server is in the log of changes, and what may be asked of it."""
 
-    at: int | None
-    """In bytes: the end of a primary's log, what a replica has replayed; None for one that has replayed nothing."""
+    end: int
+    """Of the log, in bytes: behind it is whatever a primary has committed.  What a replica has replayed."""
+    flushed: int
+    """The part of it that is on a primary's disk, and so on its way to replicas; what a replica has replayed."""
     is_replica: bool
     is_writable: bool
 
