@@ -12,7 +12,6 @@ from sqlalchemy import MetaData, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import NoReferencedTableError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
 from catalysis.diagnosis import check_tables
@@ -23,7 +22,8 @@ from catalysis.engine.drivers.isolation import Isolation
 from catalysis.engine.positions import primary_position
 from catalysis.engine.routing import position_of, token_of
 from catalysis.errors import SettingsError
-from catalysis.events import DatabaseAddress, address_in
+from catalysis.events import DatabaseAddress, address_in, address_of
+from catalysis.pools import PoolFigures, figures_of, together
 from catalysis.replicas import ReplicaHealth, Replicas
 from catalysis.session import Session
 from catalysis.settings import DatabaseSettings, each_host
@@ -33,15 +33,6 @@ T = TypeVar("T")
 
 ONE_SERVERS = frozenset({"pool", "creator", "async_creator", "async_creator_fn"})
 """Options of an engine that decide where it connects to, whatever its URL says."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolFigures:
-    """How the connections stand: open in all, lent out now, the most that may be open (None: no bound)."""
-
-    open: int
-    lent: int
-    limit: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +229,7 @@ class Database:
 
     def replica_health(self) -> tuple[ReplicaHealth, ...]:
         """How the replicas were found last, on each event loop that uses them; from any thread."""
-        found = [
-            self._replicas.get(loop) for each in self._replicas.keyrefs() if (loop := each()) is not None
-        ]
-        return tuple(health for replicas in found if replicas is not None for health in replicas.health())
+        return tuple(health for each in _living(self._replicas) for health in each.health())
 
     @property
     def address(self) -> DatabaseAddress:
@@ -259,29 +247,27 @@ class Database:
 
         `all_loops`: of all engines there are, together, and from any thread; none is made.
         """
-        if not all_loops:
-            return self._figures_of(self.engine)
-        engines = [
-            self._engines.get(loop) for each in self._engines.keyrefs() if (loop := each()) is not None
-        ]
-        every = [self._figures_of(engine) for engine in engines if engine is not None]
-        limits = [each.limit for each in every if each.limit is not None]
-        limit = sum(limits) if limits and len(limits) == len(every) else None
-        return PoolFigures(sum(each.open for each in every), sum(each.lent for each in every), limit)
+        engines = _living(self._engines) if all_loops else [self.engine]
+        return together(figures_of(engine, self._overflow) for engine in engines)
+
+    def pools(self) -> dict[DatabaseAddress, PoolFigures]:
+        """The pools of the primary and of each replica, those of all event loops together; from any thread."""
+        found: dict[DatabaseAddress, list[PoolFigures]] = {self.address: []}
+        replicas = [engine for each in _living(self._replicas) for engine in each.engines]
+        for engine in (*_living(self._engines), *replicas):
+            place = address_of(engine.sync_engine)
+            found.setdefault(place, []).append(figures_of(engine, self._overflow))
+        return {place: together(figures) for place, figures in found.items()}
+
+    @property
+    def _overflow(self) -> int | None:
+        given = self._engine_options
+        return None if "pool" in given else given.get("max_overflow", self.settings.max_overflow)
 
     def leases(self) -> tuple[Holder, ...]:
         """Who holds connections of the running loop's pools now, longest first; not those taken without a session."""
         found = [holders(each.sync_engine) for each in (self.engine, *self.replica_engines)]
         return tuple(sorted((holder for each in found for holder in each), key=lambda each: -each.seconds))
-
-    def _figures_of(self, engine: AsyncEngine) -> PoolFigures:
-        pool = engine.pool
-        if not isinstance(pool, QueuePool):
-            return PoolFigures(0, 0, None)
-        overflow = self._engine_options.get("max_overflow", self.settings.max_overflow)
-        bounded = pool.size() > 0 and overflow >= 0 and "pool" not in self._engine_options
-        limit = pool.size() + overflow if bounded else None
-        return PoolFigures(pool.checkedin() + pool.checkedout(), pool.checkedout(), limit)
 
     async def close(self) -> None:
         """Close the running loop's connections; the database may be used again afterwards."""
@@ -293,6 +279,12 @@ class Database:
         if engine is not None:
             await wait_until_closed()
             await engine.dispose()
+
+
+def _living(by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, T]") -> list[T]:
+    """What there is of each loop; from any thread, while other loops come and go."""
+    found = [by_loop.get(loop) for each in by_loop.keyrefs() if (loop := each()) is not None]
+    return [each for each in found if each is not None]
 
 
 class DatabaseService:

@@ -5,10 +5,12 @@ acknowledged is there; what becomes of asynchronous ones is PostgreSQL's.
 
 Mutations seen to fail: `connect` without `target_session_attrs` (it stays with a replica that takes no writes); without
 the other hosts (nobody comes back); without `HEAD_START` (a host that has vanished takes the whole `connect_timeout`);
-`is_replayable` without `CannotConnect`.
+`is_replayable` without `CannotConnect`, or whatever its cause; `_none_of` without the refusals that will not pass; a
+bare TimeoutError of the only host.
 """
 
 import asyncio
+import pickle
 import time
 from collections import Counter
 from contextlib import suppress
@@ -200,12 +202,21 @@ async def test_no_host_answers(postgres_url: str):
         faults.freeze()
         for url in (through, through.replace("@", "@127.0.0.1:1,")):
             database = Database(DatabaseSettings(url=url, connect_timeout=0.4))
-            for work in (names(database), database.transaction(lambda session: session.connection())):
+            runs = 0
+
+            async def work(session: Session) -> None:
+                nonlocal runs
+                runs += 1
+                await session.connection()
+
+            for waits in (names(database), database.transaction(work)):
                 with pytest.raises(CannotConnect, match="DATABASE_CONNECT_TIMEOUT") as caught:
                     async with asyncio.timeout(10):
-                        await work
+                        await waits
                 assert isinstance(caught.value, CatalysisError | DBAPIError)
                 assert isinstance(caught.value, TimeoutError)
+                assert isinstance(pickle.loads(pickle.dumps(caught.value)), CannotConnect)
+            assert runs == 1, "each time would take as long"
             await database.close()
         faults.thaw()
 

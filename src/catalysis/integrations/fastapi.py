@@ -187,6 +187,14 @@ class PoolReport(BaseModel):
     limit: int | None
 
 
+class ReplicaReport(BaseModel):
+    """A replica as it was found last; its name and place are nobody's business."""
+
+    in_rotation: bool
+    trouble: str | None
+    lag_seconds: float | None
+
+
 class HealthReport(BaseModel):
     """What a probe is told."""
 
@@ -194,6 +202,7 @@ class HealthReport(BaseModel):
     seconds: float
     pool: PoolReport
     error: str | None = None
+    replicas: list[ReplicaReport] = []
 
 
 def health_router(prefix: str = "/health") -> APIRouter:
@@ -211,6 +220,12 @@ def health_router(prefix: str = "/health") -> APIRouter:
             response.status_code = 503
         pool = PoolReport(open=health.pool.open, lent=health.pool.lent, limit=health.pool.limit)
         status = "ready" if health.ready else "unavailable"
-        return HealthReport(status=status, seconds=health.seconds, pool=pool, error=health.error)
+        replicas = [
+            ReplicaReport(in_rotation=each.in_rotation, trouble=each.trouble, lag_seconds=each.lag_seconds)
+            for each in health.replicas
+        ]
+        return HealthReport(
+            status=status, seconds=health.seconds, pool=pool, error=health.error, replicas=replicas
+        )
 
     return router

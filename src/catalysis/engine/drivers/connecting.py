@@ -76,9 +76,8 @@ def _none_of(failures: dict[str, BaseException]) -> BaseException:
         if not isinstance(failure, passes):
             return failure
     tried = ", ".join(f"{host} ({_why(failure)})" for host, failure in failures.items())
-    last = list(failures.values())[-1]
-    timeouts = [each for each in failures.values() if isinstance(each, TimeoutError)]
-    return CannotConnect(tried, None, timeouts[0] if len(timeouts) == len(failures) else last)
+    slowest = next((each for each in failures.values() if isinstance(each, TimeoutError)), None)
+    return CannotConnect(tried, None, slowest or list(failures.values())[-1])
 
 
 def _why(failure: BaseException) -> str:
