@@ -1,7 +1,7 @@
 """Where reads go: whatever the servers say, and in whichever order, nobody reads less than has been seen or written.
 
-Mutations that the model below has found: `met_primary` notes nothing, or keeps the replica; `choose` does not compare
-times, or takes another replica each time; `serves` ignores the position, or what troubles the replica.
+Mutations that the model below has found: `met_primary` notes nothing; `choose` does not compare times, keeps no
+position, or takes another replica each time; `serves` ignores the position, or what troubles the replica.
 """
 
 import re
@@ -66,6 +66,14 @@ class Cluster(RuleBasedStateMachine):
     def a_replica_answers(self, data: st.DataObject) -> None:
         number = data.draw(st.integers(0, len(self.replicas) - 1))
         self.rotation.replica_is_at(self.replicas[number], self.replayed[number], self.now)
+
+    @rule()
+    def all_are_looked_at(self) -> None:
+        self.answers.clear()
+        self.the_primary_is_asked()
+        self.its_answer_arrives()
+        for replica, position in zip(self.replicas, self.replayed, strict=True):
+            self.rotation.replica_is_at(replica, position, self.now)
 
     @rule(data=st.data())
     def a_replica_goes_away(self, data: st.DataObject) -> None:
@@ -144,10 +152,37 @@ def test_lag_is_known_as_far_back_as_it_matters():
     assert replica.trouble == "behind the primary"
 
 
+@pytest.mark.parametrize(("after", "least"), [(0, 500), (700, 700)])
+def test_a_replica_must_have_what_was_written(after: int, least: int):
+    """At the position of a later sample, and a token's."""
+    rotation = Rotation(ENGINE, [Replica(ENGINE, trouble=None)], MAX_LAG)
+    (replica,) = rotation.replicas
+    route = Route(rotation, after)
+    route.met_primary()
+    rotation.primary_is_at(Sample((route.met_primary_at or 0) + 1, 500, 500))
+    for replica.position in (least - 1, least):
+        assert (route.choose() is replica) == (replica.position == least)
+
+
 def test_sessions_take_turns():
     rotation = Rotation(ENGINE, [Replica(ENGINE, 1, trouble=None) for _ in range(3)], MAX_LAG)
     chosen = [Route(rotation).choose() for _ in range(9)]
     assert [chosen.count(each) for each in rotation.replicas] == [3, 3, 3]
+
+
+def test_a_session_may_go_to_another_replica_after_the_primary():
+    """Which has shown no less than the one that has left."""
+    rotation = Rotation(ENGINE, [Replica(ENGINE, 1, trouble=None) for _ in range(2)], MAX_LAG)
+    route = Route(rotation)
+    first = route.choose()
+    assert first is not None
+    first.lost(ConnectionError())
+    assert route.choose() is None
+    route.met_primary()
+    rotation.primary_is_at(Sample(route.met_primary_at or 0, 1, 1))
+    assert route.choose() is None, "it was asked no later"
+    rotation.primary_is_at(Sample((route.met_primary_at or 0) + 1, 1, 1))
+    assert route.choose() not in (None, first)
 
 
 def test_another_primary_may_be_further_back():
