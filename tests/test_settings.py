@@ -1,8 +1,10 @@
 """Settings come from the environment, name their faults, and quote no secret."""
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from catalysis import Database, DatabaseService, DatabaseSettings, SettingsError
+from catalysis.settings import each_host, hosts_of
 
 
 @pytest.fixture(autouse=True)

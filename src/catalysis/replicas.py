@@ -9,13 +9,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
 from weakref import ref
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from catalysis.engine.alchemy.pooling import adapted, outdate
+from catalysis.engine.alchemy.pooling import adapted, check_in, outdate
 from catalysis.engine.drivers import Position, driver_of
 from catalysis.engine.routing import Replica, Rotation, Route, Sample
 from catalysis.events import DatabaseAddress, address_of, note_replica
@@ -106,7 +105,7 @@ class Replicas:
             found = await lookout.ask()
         except Exception as failure:  # whatever it is, nothing is read from there
             replica.lost(failure)
-            outdate(replica.engine)
+            outdate(replica.engine.pool)
         else:
             if found.is_replica:
                 self._rotation.replica_is_at(replica, found.end, monotonic())
@@ -123,7 +122,7 @@ class Replicas:
             self._task.cancel()
             await asyncio.wait([self._task])
         for each in (self._primary, *self._lookouts):
-            each.leave()
+            await each.close()
         for engine in self.engines:
             await engine.dispose()
 
@@ -142,12 +141,11 @@ async def _watch(replicas: "ref[Replicas]", interval: float) -> None:
 
 
 class _Lookout:
-    """A connection to a server that is nobody else's, so that a pool that is all lent says nothing of the server."""
+    """A pool for itself of one server, so that one whose connections are all lent says nothing of the server."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.sync_engine
         self._pool = self._engine.pool.recreate()
-        self._proxy: Any = None
 
     async def ask(self) -> Position:
         """Where the server is.
@@ -155,19 +153,21 @@ class _Lookout:
         Raises:
             Exception: it did not say, in time or at all.
         """
-        try:
-            async with asyncio.timeout(LONGEST_LOOK):
-                if self._proxy is None:
-                    self._proxy = await greenlet_spawn(self._pool.connect)
-                found = await driver_of(self._engine.dialect).position(adapted(self._proxy))
-        except BaseException:
-            self.leave()
-            raise
+        async with asyncio.timeout(LONGEST_LOOK):
+            proxy = await greenlet_spawn(self._pool.connect)
+            try:
+                found = await driver_of(self._engine.dialect).position(adapted(proxy))
+            except BaseException:
+                proxy.invalidate()  # without a word to the server, which may not be there
+                raise
+            await check_in(self._engine, proxy)
         assert found is not None
         return found
 
     def leave(self) -> None:
-        """Close the connection, without a word to the server, which may not be there."""
-        proxy, self._proxy = self._proxy, None
-        if proxy is not None and proxy.is_valid:
-            proxy.invalidate()
+        """Look from another connection the next time."""
+        outdate(self._pool)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await greenlet_spawn(self._pool.dispose)

@@ -140,9 +140,8 @@ def _takes_at_once(pool: Any) -> bool:
     )
 
 
-def outdate(engine: Engine) -> None:
-    """Let no connection be lent again that is open now: the server went away."""
-    pool: Any = engine.pool
+def outdate(pool: Any) -> None:
+    """Let no connection of the pool be lent again that is open now: the server went away, or is not the right one."""
     pool._invalidate_time = time.time()
 
 
