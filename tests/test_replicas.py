@@ -5,6 +5,7 @@ import gc
 import re
 import weakref
 from collections.abc import Iterator
+from contextvars import Context
 
 import httpx
 import pytest
@@ -91,8 +92,12 @@ async def test_what_runs_in_transactions_runs_at_the_primary(servers: Servers):
                 pass
             await session.exec(select(Label).with_for_update())
         assert set(heard.take()) == {servers.primary.port}
-        async with database.session() as session:
-            await session.exec(select(Label))
+
+        async def read() -> None:
+            async with database.session() as session:
+                await session.exec(select(Label))
+
+        await asyncio.create_task(read(), context=Context())  # another request's
         assert heard.take() == [servers.replicas[0].port]
     heard.end()
 

@@ -119,7 +119,8 @@ class Database:
             urls = [url for each in self.settings.replicas for url in each_host(make_url(each))]
             found = self._replicas[loop] = Replicas(
                 self.engine,
-                [self._make_engine(url) for url in dict.fromkeys(urls)],
+                list(dict.fromkeys(urls)),
+                self._make_engine,
                 interval=self.settings.replica_check_interval,
                 max_lag=self.settings.replica_max_lag,
             )

@@ -6,13 +6,14 @@ What it finds is noted in `engine.routing`, where reads are sent to those that s
 import asyncio
 import contextvars
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 from weakref import ref
 
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy.pooling import adapted, check_in, outdate
 from catalysis.engine.drivers import Position, driver_of
@@ -44,18 +45,24 @@ class Replicas:
     """The replicas of one database and loop; in rotation once they have been looked at."""
 
     def __init__(
-        self, primary: AsyncEngine, engines: Sequence[AsyncEngine], *, interval: float, max_lag: float
+        self,
+        primary: AsyncEngine,
+        urls: Sequence[URL],
+        make_engine: Callable[[URL], AsyncEngine],
+        *,
+        interval: float,
+        max_lag: float,
     ) -> None:
         """`interval` and `max_lag` in seconds."""
+        self.engines = engines = tuple(make_engine(url) for url in urls)
         for engine in engines:
             note_replica(engine.sync_engine)
-        self.engines = tuple(engines)
         self._interval = interval
         self._rotation = Rotation(
             primary.sync_engine, [Replica(engine.sync_engine) for engine in engines], max_lag
         )
-        self._primary = _Lookout(primary)
-        self._lookouts = [_Lookout(engine) for engine in engines]
+        self._primary = _Lookout(make_engine(primary.url))
+        self._lookouts = [_Lookout(make_engine(url)) for url in urls]
         self._task: asyncio.Task[None] | None = None
 
     def route(self, after: int) -> Route:
@@ -95,7 +102,7 @@ class Replicas:
             _log.debug("The primary does not say where it is: %s", type(failure).__name__)
             return
         if found.is_replica or not found.is_writable:
-            self._primary.leave()  # to be connected to what is the primary now
+            outdate(self._primary.engine.pool)  # to be connected to what is the primary now
         else:
             self._rotation.primary_is_at(Sample(asked, found.end, found.flushed))
 
@@ -121,15 +128,16 @@ class Replicas:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        for each in (self._primary, *self._lookouts):
-            await each.close()
-        for engine in self.engines:
+        for engine in self._every_engine():
             await engine.dispose()
 
     def abandon(self) -> None:
         """Forget the connections: their loop is closed."""
-        for engine in self.engines:
+        for engine in self._every_engine():
             engine.sync_engine.dispose(close=False)
+
+    def _every_engine(self) -> tuple[AsyncEngine, ...]:
+        return (*self.engines, self._primary.engine, *(each.engine for each in self._lookouts))
 
 
 async def _watch(replicas: "ref[Replicas]", interval: float) -> None:
@@ -141,11 +149,10 @@ async def _watch(replicas: "ref[Replicas]", interval: float) -> None:
 
 
 class _Lookout:
-    """A pool for itself of one server, so that one whose connections are all lent says nothing of the server."""
+    """An engine for itself to one server, so that a pool that is all lent says nothing of the server."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine.sync_engine
-        self._pool = self._engine.pool.recreate()
+        self.engine = engine
 
     async def ask(self) -> Position:
         """Where the server is.
@@ -153,21 +160,14 @@ class _Lookout:
         Raises:
             Exception: it did not say, in time or at all.
         """
+        engine = self.engine.sync_engine
         async with asyncio.timeout(LONGEST_LOOK):
-            proxy = await greenlet_spawn(self._pool.connect)
+            proxy: Any = await self.engine.raw_connection()
             try:
-                found = await driver_of(self._engine.dialect).position(adapted(proxy))
+                found = await driver_of(engine.dialect).position(adapted(proxy))
             except BaseException:
                 proxy.invalidate()  # without a word to the server, which may not be there
                 raise
-            await check_in(self._engine, proxy)
+            await check_in(engine, proxy)
         assert found is not None
         return found
-
-    def leave(self) -> None:
-        """Look from another connection the next time."""
-        outdate(self._pool)
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await greenlet_spawn(self._pool.dispose)

@@ -119,7 +119,7 @@ class Session(AsyncSession):
     async def write_token(self) -> str | None:
         """A token of what the session has written, for `Database.session(after=token)` elsewhere: one round trip.
 
-        None if the session has had no transaction, or the database can have no replicas.
+        None if the session has committed nothing, or the database can have no replicas.
 
         Raises:
             TransactionMisused: what it has written is not committed.

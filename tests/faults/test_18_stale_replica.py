@@ -3,11 +3,12 @@
 Mutations seen to fail: `Route.met_primary` notes nothing, or is not told of reads (`run.fetch`); `Rotation.choose`
 without its comparison of the sample's time; `Replicas` takes that time when the primary has answered; `Replica.serves`
 without the position; a token is not heeded; a replica stays in rotation whatever its lag; sessions take another replica
-each time.
+each time; `last_write` is not set, or not heeded.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import Context, copy_context
 
 import pytest
 from sqlalchemy import insert, text
@@ -50,6 +51,16 @@ async def paused(servers: Servers) -> AsyncIterator[Database]:
 
 async def names(session: Session) -> list[str]:
     return sorted((await session.exec(select(Label.name))).all())
+
+
+async def elsewhere(database: Database, **given: object) -> list[str]:
+    """What another request reads."""
+
+    async def seen() -> list[str]:
+        async with database.session(**given) as session:
+            return await names(session)
+
+    return await asyncio.create_task(seen(), context=Context())
 
 
 async def by_one_row(database: Database, session: Session) -> None:
@@ -123,8 +134,28 @@ async def test_a_session_reads_its_own_writes(paused: Database, servers: Servers
         assert await names(session) == ["new"]
         await looked_again(paused)
         assert await names(session) == ["new"]
-        async with paused.session() as other:
-            assert await names(other) == [], "the replica is stale, and nobody promised more to others"
+        assert await elsewhere(paused) == [], "the replica is stale, and nobody promised more to others"
+
+
+async def test_a_task_reads_its_own_writes_in_other_sessions_too(paused: Database):
+    """In those that are open, and those that come; other tasks are other requests."""
+
+    async def seen() -> list[str]:
+        async with paused.session() as session:
+            return await names(session)
+
+    async def write(session: Session) -> None:
+        session.add(Label(name="new"))
+
+    before = copy_context()
+    async with paused.session() as session:
+        assert await names(session) == await seen() == []
+        await paused.transaction(write)
+        assert await names(session) == await seen() == ["new"]
+        await looked_again(paused)
+        assert await names(session) == await seen() == ["new"]
+    assert await asyncio.create_task(seen()) == ["new"], "a part of it"
+    assert await asyncio.create_task(seen(), context=before) == []
 
 
 async def test_it_goes_back_to_the_replica_that_has_caught_up(paused: Database, servers: Servers):
@@ -163,14 +194,11 @@ async def test_a_token_is_passed_on(paused: Database, servers: Servers):
         token = await session.write_token()
     assert token is not None
     for given in (token, await paused.write_token()):
-        async with paused.session(after=given) as session:
-            assert await names(session) == ["new"]
+        assert await elsewhere(paused, after=given) == ["new"]
         await looked_again(paused)
-        async with paused.session(after=given) as session:
-            assert await names(session) == ["new"]
+        assert await elsewhere(paused, after=given) == ["new"]
     for nothing in (None, ""):
-        async with paused.session(after=nothing) as session:
-            assert await names(session) == []
+        assert await elsewhere(paused, after=nothing) == []
     async with paused.session().on_primary() as session:
         assert await names(session) == ["new"]
 

@@ -112,7 +112,7 @@ class _Sender:
             discard(self._engine, proxy, None, error)
             raise outcome_unknown(error) from error
         finally:
-            self._flush.session.has_ended()
+            self._flush.session.may_have_committed()
         await lent.give_back()
         return answer
 

@@ -7,6 +7,7 @@ log of changes that PostgreSQL's replicas replay (an LSN), as a number of bytes;
 import re
 from collections import deque
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import NamedTuple
@@ -36,6 +37,10 @@ class Lag(NamedTuple):
     """The age of what it has not got, at most; None if that is older than what is remembered."""
     size: int
     """Bytes of the log."""
+
+
+last_write: ContextVar[float] = ContextVar("catalysis_last_write", default=0.0)
+"""When the running task, or one that it was started by, last wrote to a database that has replicas."""
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +117,7 @@ class Rotation:
         """
         if route.only_primary:
             return None
+        route.heed(last_write.get())
         if route.met_primary_at is not None:
             if self.latest is None or self.latest.asked <= route.met_primary_at:
                 return None
@@ -138,10 +144,17 @@ class Route:
     only_primary: bool = False
     replica: Replica | None = None
     """The replica of its last read."""
+    _heeded: float = 0.0
 
     def choose(self) -> Replica | None:
         """Where the next read goes; None for the primary."""
         return self.rotation.choose(self)
+
+    def heed(self, written: float) -> None:
+        """Its task has written at that time, maybe in another session."""
+        if written > self._heeded:
+            self._heeded = written
+            self.met_primary_at, self.replica = max(written, self.met_primary_at or 0.0), None
 
     def met_primary(self) -> None:
         """It has just seen what the primary has."""

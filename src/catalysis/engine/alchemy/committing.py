@@ -98,6 +98,8 @@ class CommittingTransaction(SessionTransaction):
             self.is_committing = False
             if self._state in _KEPT:  # also where a listener to `after_commit` raised
                 self._of.has_committed = True
+            if self._connections:
+                self._of.may_have_committed()
 
     def close(self, invalidate: bool = False) -> None:
         """As the parent; tells the session that a transaction has ended that had a connection."""
@@ -135,6 +137,9 @@ class CommittingSession(SyncSession):
 
     def has_begun(self, connection: Connection) -> None:
         """A transaction has begun on a connection, and nothing was sent in it; inside a greenlet."""
+
+    def may_have_committed(self) -> None:
+        """A COMMIT was sent, or a statement that commits by itself; whatever became of it."""
 
     def has_ended(self) -> None:
         """A transaction has ended that was at the database, whatever its outcome."""

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from time import monotonic
 from typing import Any, cast
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from catalysis.engine.alchemy.greenlets import can_wait
 from catalysis.engine.alchemy.owning import LocalSetting, Owned
 from catalysis.engine.alchemy.touches import Touch, touch_of
 from catalysis.engine.alchemy.turns import Turn
-from catalysis.engine.routing import Route
+from catalysis.engine.routing import Route, last_write
 from catalysis.events import CallSite
 
 
@@ -28,15 +29,20 @@ class HookedSession(CommittingSession):
     route: Route | None = None
     """Where its reads outside a transaction may go; None where there is the primary alone."""
     may_have_written = False
-    """Whether it has had a transaction at the database."""
+    """Whether it has tried to commit something."""
     own_flush_hooks = 0
     """How many `after_flush` listeners belong to the class."""
     own_statement_hooks = 0
     """How many `do_orm_execute` listeners belong to the class; the native path does without them."""
 
-    def has_ended(self) -> None:
-        """What it has written or seen there is the least that later reads must see."""
+    def may_have_committed(self) -> None:
+        """The task's later reads must see it, in this session or another."""
         self.may_have_written = True
+        if self.route is not None:
+            last_write.set(monotonic())
+
+    def has_ended(self) -> None:
+        """What it has seen there is the least that its later reads must see."""
         if self.route is not None:
             self.route.met_primary()
 

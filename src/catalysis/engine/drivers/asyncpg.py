@@ -188,11 +188,11 @@ class AsyncpgDriver:
     def reads_outside(self, connection: Any, dialect: Any) -> bool:
         """See `Driver`."""
         level = isolation_of(connection)
-        return (
-            level in _SAME_OUTSIDE
-            if level is not None
-            else dialect.default_isolation_level in ("READ COMMITTED", "READ UNCOMMITTED")
-        )
+        if level is not None:
+            return level in _SAME_OUTSIDE
+        # Not known while the engine's very first connection still asks for it, beside this one.
+        default = getattr(dialect, "default_isolation_level", None)
+        return default in ("READ COMMITTED", "READ UNCOMMITTED")
 
     async def fetch(
         self,
