@@ -4,6 +4,7 @@
 `SessionTransaction.commit`.  Releasing a savepoint does so too, and is no COMMIT.
 """
 
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import Connection
@@ -15,6 +16,7 @@ from sqlalchemy.orm.session import SessionTransactionState
 from sqlmodel.orm.session import Session as SyncSession
 
 from catalysis.engine.alchemy.lending import Note, exhausted, note_of
+from catalysis.engine.routing import Route, last_write
 from catalysis.errors import CommitOutcomeUnknown, PoolExhausted
 
 
@@ -134,15 +136,24 @@ class CommittingSession(SyncSession):
 
     has_committed = False
     """Whether a transaction of it has been committed, so that what it did must not be done again."""
+    may_have_written = False
+    """Whether a COMMIT of it was sent, whatever became of it."""
+    route: Route | None = None
+    """Where its reads outside a transaction may go; None where there is the primary alone."""
 
     def has_begun(self, connection: Connection) -> None:
         """A transaction has begun on a connection, and nothing was sent in it; inside a greenlet."""
 
     def may_have_committed(self) -> None:
-        """A COMMIT was sent, or a statement that commits by itself; whatever became of it."""
+        """A COMMIT was sent, or a statement that commits by itself: the task's later reads must see what it wrote."""
+        self.may_have_written = True
+        if self.route is not None:
+            last_write.set(monotonic())
 
     def has_ended(self) -> None:
-        """A transaction has ended that was at the database, whatever its outcome."""
+        """A transaction has ended that was at the database: what it saw there is the least that later reads see."""
+        if self.route is not None:
+            self.route.met_primary()
 
     def _autobegin_t(self, begin: bool = False) -> SessionTransaction:
         """As the parent, whose every outermost transaction is made here."""

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from time import monotonic
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,7 +15,6 @@ from catalysis.engine.alchemy.greenlets import can_wait
 from catalysis.engine.alchemy.owning import LocalSetting, Owned
 from catalysis.engine.alchemy.touches import Touch, touch_of
 from catalysis.engine.alchemy.turns import Turn
-from catalysis.engine.routing import Route, last_write
 from catalysis.events import CallSite
 
 
@@ -26,25 +24,10 @@ class HookedSession(CommittingSession):
     turn: Turn
     opened_at: CallSite | None = None
     """The user's line that opened the session."""
-    route: Route | None = None
-    """Where its reads outside a transaction may go; None where there is the primary alone."""
-    may_have_written = False
-    """Whether it has tried to commit something."""
     own_flush_hooks = 0
     """How many `after_flush` listeners belong to the class."""
     own_statement_hooks = 0
     """How many `do_orm_execute` listeners belong to the class; the native path does without them."""
-
-    def may_have_committed(self) -> None:
-        """The task's later reads must see it, in this session or another."""
-        self.may_have_written = True
-        if self.route is not None:
-            last_write.set(monotonic())
-
-    def has_ended(self) -> None:
-        """What it has seen there is the least that its later reads must see."""
-        if self.route is not None:
-            self.route.met_primary()
 
     def visible(self, instance: object) -> bool:
         """Whether an instance found in the identity map may be handed out for its key."""
