@@ -1,23 +1,37 @@
 """Databases with replicas: what they cost, who looks after them, what is told of them.  Faults: `tests/faults`."""
 
+import ast
 import asyncio
 import gc
+import inspect
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextvars import Context
+from pathlib import Path
+from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import registry
 from sqlalchemy.pool import NullPool
 from sqlmodel import select
+from sybil.document import Document
+from sybil.parsers.markdown import CodeBlockParser
 
-from catalysis import Database, DatabaseSettings, PoolExhausted, Session, SettingsError
+from catalysis import (
+    Database,
+    DatabaseSettings,
+    ModelWithIdAndTimestamps,
+    PoolExhausted,
+    Session,
+    SettingsError,
+)
 from catalysis.inspector import add_inspector
-from catalysis.integrations.fastapi import health_router, lifespan
+from catalysis.integrations.fastapi import add_error_handlers, health_router, lifespan
 from catalysis.integrations.prometheus import instrument
 from tests.faults.checks import eventually
 from tests.models import Label, made
@@ -240,6 +254,58 @@ async def test_events_metrics_health_and_the_inspector_show_them(servers: Server
                 assert "in rotation" in page
             end()
         heard.end()
+
+
+# --- The page -------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parent.parent / "docs" / "replicas.md"
+
+
+class Base(ModelWithIdAndTimestamps, registry=registry()):
+    pass
+
+
+class Task(Base, table=True):
+    title: str
+
+
+async def test_the_python_of_the_page_runs(servers: Servers):
+    blocks = list(Document.parse(str(PAGE), CodeBlockParser("python", lambda example: None)).examples())
+    app = FastAPI()
+    app.state.database = None
+    add_error_handlers(app)
+    names: dict[str, Any] = {"app": app, "Task": Task, "select": select, "Session": Session}
+    names |= {"Annotated": Annotated, "Depends": Depends, "Request": Request, "Response": Response}
+    names |= {"AsyncIterator": AsyncIterator, "Database": Database}
+    async with reading_from_replicas(servers) as database:
+        await database.create_all(Task.metadata)
+        made = []
+        for block in blocks:
+            code = compile(str(block.parsed), str(PAGE), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            result = eval(code, names)
+            if inspect.iscoroutine(result):
+                await result
+            made.append(names.get("db"))
+            names["db"] = database
+        assert [each is database for each in made] == [False, True, True, False]
+        assert [len(each.addresses) for each in (made[0], made[3])] == [3, 3]
+        assert [each.title for each in names["found"]] == ["new"]
+        await sql(servers.replicas[0], "SELECT pg_wal_replay_pause()")
+        try:
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+
+                @app.get("/tasks")
+                async def tasks(session: Annotated[Session, Depends(names["get_db"])]) -> int:
+                    return len((await session.exec(select(Task))).all())
+
+                assert (await client.post("/tasks", params={"title": "y"})).status_code == 201
+                await looked_again(database)
+                assert (await client.get("/tasks")).json() == 2
+                client.cookies.clear()
+                assert (await client.get("/tasks", headers={"cookie": "written=x"})).status_code == 422
+        finally:
+            await sql(servers.replicas[0], "SELECT pg_wal_replay_resume()")
 
 
 # --- Settings -------------------------------------------------------------------------------------

@@ -113,6 +113,7 @@ class _Sender:
             raise outcome_unknown(error) from error
         finally:
             self._flush.session.may_have_committed()
+            self._flush.session.has_ended()
         await lent.give_back()
         return answer
 
