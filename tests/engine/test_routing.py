@@ -164,6 +164,19 @@ def test_a_replica_must_have_what_was_written(after: int, least: int):
         assert (route.choose() is replica) == (replica.position == least)
 
 
+def test_what_was_written_long_ago_is_bounded_by_what_was_asked_then():
+    """Else a task that has written once would find no replica that has what others write all the time."""
+    rotation = Rotation(ENGINE, [Replica(ENGINE, 150, trouble=None)], MAX_LAG)
+    for second in range(1, 100):
+        rotation.primary_is_at(Sample(float(second), second * 100, second * 100))
+    route = Route(rotation, met_primary_at=98.5)
+    assert (route.choose(), route.after) == (None, 9900)
+    for time, position in ((96.5, 9700), (1.5, min(each.position for each in rotation._earlier))):
+        rotation.replicas[0].position = position
+        route = Route(rotation, met_primary_at=time)
+        assert (route.choose(), route.after) == (rotation.replicas[0], position)
+
+
 def test_sessions_take_turns():
     rotation = Rotation(ENGINE, [Replica(ENGINE, 1, trouble=None) for _ in range(3)], MAX_LAG)
     chosen = [Route(rotation).choose() for _ in range(9)]

@@ -36,9 +36,11 @@ REFUSED_BY_REPLICAS = table("refused", column("name"))
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
     servers = Servers.start("max_standby_streaming_delay=200ms", "autovacuum=off")
-    asyncio.run(_make_views(servers))
-    yield servers
-    servers.stop()
+    try:
+        asyncio.run(_make_views(servers))
+        yield servers
+    finally:
+        servers.stop()
 
 
 async def _make_views(servers: Servers) -> None:

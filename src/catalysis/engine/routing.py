@@ -109,6 +109,12 @@ class Rotation:
         since = next(passed, None)
         return Lag(None if since is None else now - since.asked, size)
 
+    def _bound(self, time: float) -> int | None:
+        """The least position known behind which everything is that was committed by then; None if none is known."""
+        if self.latest is None or self.latest.asked <= time:
+            return None
+        return next(each.position for each in (*self._earlier, self.latest) if each.asked > time)
+
     def choose(self, route: "Route") -> Replica | None:
         """Where the session's next read goes; None for the primary.
 
@@ -119,10 +125,10 @@ class Rotation:
             return None
         route.heed(last_write.get())
         if route.met_primary_at is not None:
-            if self.latest is None or self.latest.asked <= route.met_primary_at:
+            position = self._bound(route.met_primary_at)
+            if position is None:
                 return None
-            route.after = max(route.after, self.latest.position)
-            route.met_primary_at = None
+            route.after, route.met_primary_at = max(route.after, position), None
         if route.replica is not None:
             return route.replica if route.replica.serves(route.after) else None
         able = [each for each in self.replicas if each.serves(route.after)]
