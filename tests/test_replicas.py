@@ -14,6 +14,10 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import registry
@@ -32,7 +36,9 @@ from catalysis import (
 )
 from catalysis.inspector import add_inspector
 from catalysis.integrations.fastapi import add_error_handlers, health_router, lifespan
+from catalysis.integrations.opentelemetry import instrument as instrument_spans
 from catalysis.integrations.prometheus import instrument
+from catalysis.integrations.slow_queries import log_slow_queries
 from tests.faults.checks import eventually
 from tests.models import Label, made
 from tests.proxy import counted
@@ -254,6 +260,22 @@ async def test_events_metrics_health_and_the_inspector_show_them(servers: Server
                 assert "in rotation" in page
             end()
         heard.end()
+
+
+async def test_spans_and_slow_statements_are_those_of_replicas_too(servers: Servers, caplog):
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    async with reading_from_replicas(servers) as database:
+        end = instrument_spans(database, tracer_provider=provider, meter_provider=MeterProvider())
+        async with log_slow_queries(database, 1e-9, plan=False), database.session() as session:
+            await session.exec(select(Label))
+        end()
+    (span,) = spans.get_finished_spans()
+    assert span.attributes is not None
+    assert span.attributes["catalysis.server.role"] == "replica"
+    assert span.attributes["server.port"] == servers.replicas[0].port
+    assert [each.name for each in caplog.records if each.name == "catalysis.slow"] == ["catalysis.slow"]
 
 
 # --- The page -------------------------------------------------------------------------------------
