@@ -89,12 +89,9 @@ async def in_rotation(database: Database, count: int) -> None:
 
 
 async def looked_again(database: Database) -> None:
-    """Wait until a sample of the primary has begun and been noted."""
+    """All servers have been asked after now where they are."""
     (replicas,) = database._replicas.values()
-    before = replicas._rotation.latest
-    await eventually(lambda: replicas._rotation.latest is not before, "nobody looks")
-    before = replicas._rotation.latest  # that one may have begun earlier
-    await eventually(lambda: replicas._rotation.latest is not before, "nobody looks")
+    await replicas.look()
 
 
 async def sql(server: PostgresServer, statement: str, *parameters: Any) -> Any:

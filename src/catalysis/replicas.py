@@ -89,10 +89,21 @@ class Replicas:
             for each in self._rotation.replicas
         )
 
+    @property
+    def servers(self) -> range:
+        """The primary, 0, and the replicas."""
+        return range(len(self.engines) + 1)
+
     async def look(self) -> None:
         """Ask all servers at once where they are; never raises, and takes no longer than `LONGEST_LOOK`."""
-        pairs = zip(self._rotation.replicas, self._lookouts, strict=True)
-        await asyncio.gather(self._look_at_primary(), *[self._look_at(*pair) for pair in pairs])
+        await asyncio.gather(*[self.look_at(server) for server in self.servers])
+
+    async def look_at(self, server: int) -> None:
+        """Ask one of them."""
+        if server == 0:
+            await self._look_at_primary()
+        else:
+            await self._look_at(self._rotation.replicas[server - 1], self._lookouts[server - 1])
 
     async def _look_at_primary(self) -> None:
         asked = monotonic()
@@ -141,9 +152,23 @@ class Replicas:
 
 
 async def _watch(replicas: "ref[Replicas]", interval: float) -> None:
-    """Look at them as long as anybody has them; it does not keep them itself."""
+    """Look at them as long as anybody has them; it does not keep them itself.
+
+    At each server by itself after the first time, so that one that does not answer holds up none of the others.
+    """
+    if (kept := replicas()) is None:
+        return
+    await kept.look()
+    async with asyncio.TaskGroup() as group:
+        for server in kept.servers:
+            group.create_task(_watch_one(replicas, server, interval))
+        del kept
+
+
+async def _watch_one(replicas: "ref[Replicas]", server: int, interval: float) -> None:
+    await asyncio.sleep(interval)
     while (kept := replicas()) is not None:
-        await kept.look()
+        await kept.look_at(server)
         del kept
         await asyncio.sleep(interval)
 

@@ -165,6 +165,10 @@ async def test_a_black_hole_is_found_by_looking(servers: Servers):
                     await session.exec(select(Label.name))
                 assert len((await session.exec(select(Label.name))).all()) == 2
             await in_rotation(database, 0)
+            (replicas,) = database._replicas.values()
+            before = replicas._rotation.latest
+            await asyncio.sleep(0.5)
+            assert replicas._rotation.latest is not before, "the others are looked at as often as ever"
             started = time.monotonic()
             async with database.session() as session:
                 assert len((await session.exec(select(Label.name))).all()) == 2
