@@ -17,11 +17,13 @@ from contextlib import suppress
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import select
 
 from catalysis import CannotConnect, CatalysisError, CommitOutcomeUnknown, Database, DatabaseSettings, Session
-from tests.faults.checks import eventually, goes_on, names
+from tests.faults.checks import eventually, goes_on, names, seen_from_outside
+from tests.faults.stepping import cancelled_at
 from tests.models import Label, made
 from tests.proxy import faulty
 from tests.replication import Servers, in_rotation, replicated, sql
@@ -194,6 +196,32 @@ async def test_a_host_that_has_vanished_holds_nobody_up(postgres_url: str):
         url = f"postgresql://postgres@{','.join(hosts)}/{name}"
         async with asyncio.timeout(8), made(DatabaseSettings(url=url, connect_timeout=10)) as database:
             await goes_on(database)
+        faults.thaw()
+
+
+async def test_cancelled_while_connecting_nothing_is_left(postgres_url: str):
+    """Several attempts are under way then; one may have come through."""
+    async with faulty(postgres_url) as (through, faults), seen_from_outside(postgres_url) as server:
+        faults.freeze()
+        url = postgres_url.replace("@", f"@127.0.0.1:{make_url(through).port},127.0.0.1:1,")
+
+        async def use() -> None:
+            async with database.engine.connect():
+                pass
+
+        for late in (False, True):
+            for step in range(1, 100):
+                database = Database(DatabaseSettings(url=url))
+                went_on = await cancelled_at(use(), step, late=late)
+                await database.close()
+                if not went_on:
+                    break
+            assert 2 < step < 99
+
+        async def none() -> bool:
+            return not await server.backends()
+
+        await eventually(none, "a connection is left")
         faults.thaw()
 
 
