@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,12 +43,37 @@ class PostgresServer:
     def start(cls, *settings: str, binaries: Path | None = None) -> "PostgresServer":
         folder = Path(tempfile.mkdtemp(prefix="catalysis-pg-"))
         server = cls(folder, free_port(), (*SETTINGS, *settings), binaries)
-        if os.geteuid() == 0:
-            user = pwd.getpwnam(UNPRIVILEGED_USER)
-            os.chown(server.folder, user.pw_uid, user.pw_gid)
+        server._own_folder()
         server._run("initdb", "-D", str(server.folder / "data"), *INITDB)
         server.resume()
         return server
+
+    def replica(self, *settings: str, name: str = "second") -> "PostgresServer":
+        """A streaming replica of it, which runs."""
+        folder = Path(tempfile.mkdtemp(prefix="catalysis-pg-"))
+        server = PostgresServer(folder, free_port(), (*self.settings, *settings), self.binaries)
+        server._own_folder()
+        source = f"host=127.0.0.1 port={self.port} user=postgres application_name={name}"
+        options = ("-R", "--no-sync", "-c", "fast", "-X", "stream")
+        server._run("pg_basebackup", "-D", str(folder / "data"), "-d", source, *options)
+        server.resume()
+        return server
+
+    def promote(self) -> None:
+        """Make a primary of a replica; returns when it takes writes."""
+        self._run("pg_ctl", "-w", "-D", str(self.folder / "data"), "promote")
+
+    def follow(self, primary: "PostgresServer") -> None:
+        """Let a server that has been stopped come back as a replica of another, from what they have in common."""
+        data = str(self.folder / "data")
+        source = f"host=127.0.0.1 port={primary.port} user=postgres dbname=postgres"
+        self._run("pg_rewind", "-D", data, f"--source-server={source}", "-R", "--no-sync")
+        self.resume()
+
+    def _own_folder(self) -> None:
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(UNPRIVILEGED_USER)
+            os.chown(self.folder, user.pw_uid, user.pw_gid)
 
     def resume(self) -> None:
         """Let it run, for the first time or after `crash`."""
@@ -59,8 +85,13 @@ class PostgresServer:
         """End it without a shutdown: the next start recovers from what had been written."""
         self._run("pg_ctl", "-w", "-m", "immediate", "-D", str(self.folder / "data"), "stop")
 
+    def shut_down(self) -> None:
+        """End it properly, and its connections with it."""
+        self._run("pg_ctl", "-w", "-m", "fast", "-D", str(self.folder / "data"), "stop")
+
     def stop(self) -> None:
-        self.crash()
+        with suppress(RuntimeError):  # it may have crashed already
+            self.crash()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, database: str = "postgres") -> str:

@@ -1,8 +1,10 @@
 """Settings come from the environment, name their faults, and quote no secret."""
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from catalysis import Database, DatabaseService, DatabaseSettings, SettingsError
+from catalysis.settings import each_host, hosts_of
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +82,51 @@ def test_no_secret_in_a_representation():
     settings = DatabaseSettings(url="postgresql://u:hunter2@h/d", replicas=("postgresql://u:hunter2@r/d",))
     assert "hunter2" not in repr(settings) + str(settings) + repr(Database(settings))
     assert "hunter2" not in repr(Database("postgresql://h/d?password=hunter2"))
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts"),
+    [
+        ("h1:5432,h2:6432", (("h1", 5432), ("h2", 6432))),
+        ("u:p,w@h1,h2", (("h1", 5432), ("h2", 5432))),
+        ("u:p%2Fw@h1:1,h2:2,h3:3", (("h1", 1), ("h2", 2), ("h3", 3))),
+        ("u:a,b@h", (("h", None),)),
+    ],
+)
+def test_several_hosts_as_libpq_has_them(given: str, hosts):
+    """Source: PostgreSQL documentation, "Connection URIs"."""
+    url = make_url(DatabaseSettings(url=f"postgresql://{given}/d?ssl=require").url)
+    assert hosts_of(url) == hosts
+    assert (url.database, url.query["ssl"]) == ("d", "require")
+    assert [(each.host, each.port) for each in each_host(url)] == list(hosts)
+    alone = {each.render_as_string(hide_password=False) for each in each_host(url)}
+    assert all(
+        each.query.get("ssl") == "require" and not each.query.get("host") for each in map(make_url, alone)
+    )
+    assert url.password == make_url(next(iter(alone))).password
+
+
+def test_several_hosts_as_sqlalchemy_has_them():
+    for query in ("host=h1:1&host=h2:2", "host=h1,h2&port=1,2"):
+        url = make_url(DatabaseSettings(url=f"postgresql://u@/d?{query}").url)
+        assert hosts_of(url) == (("h1", 1), ("h2", 2))
+    with pytest.raises(SettingsError):
+        DatabaseSettings.load(url="postgresql://h1:1,h2:x/d")
+
+
+def test_replicas_from_a_variable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://p/d")
+    monkeypatch.setenv("DATABASE_REPLICAS", "postgresql://r1:1,r2:2/d, postgresql://r3/d")
+    replicas = [make_url(each) for each in DatabaseSettings.load().replicas]
+    assert [hosts_of(each) for each in replicas] == [(("r1", 1), ("r2", 2)), (("r3", None),)]
+
+
+@pytest.mark.parametrize(
+    ("url", "replica"), [("sqlite:///x.db", "postgresql://r/d"), ("postgresql://h/d", "sqlite:///x.db")]
+)
+def test_replicas_are_of_postgresql(url: str, replica: str):
+    with pytest.raises(SettingsError, match="DATABASE_REPLICAS: Replicas are of PostgreSQL"):
+        DatabaseSettings.load(url=url, replicas=[replica])
 
 
 @pytest.mark.parametrize(

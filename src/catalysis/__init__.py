@@ -10,12 +10,14 @@ from catalysis.errors import (
     ActivityError,
     AttributeNotLoaded,
     BulkError,
+    CannotConnect,
     CatalysisError,
     CommitOutcomeUnknown,
     CrossShardQuery,
     DistributionError,
     ExplainError,
     InvalidPage,
+    InvalidToken,
     LoadedWhenTouched,
     MigrationError,
     ModelError,
@@ -36,6 +38,7 @@ from catalysis.loading.computed import Computed, count, exists, top, total
 from catalysis.loading.load import load
 from catalysis.loading.managed import managed, run
 from catalysis.models import DTO, NAMING_CONVENTION, ModelWithIdAndTimestamps, uuid7
+from catalysis.replicas import ReplicaHealth
 from catalysis.session import Session
 from catalysis.settings import DatabaseSettings
 from catalysis.soft_delete import SoftDelete, hard_delete, include_deleted
@@ -70,6 +73,7 @@ __all__ = [
     "AttributeNotLoaded",
     "BulkError",
     "CallSite",
+    "CannotConnect",
     "CatalysisError",
     "CommitOutcomeUnknown",
     "Computed",
@@ -83,6 +87,7 @@ __all__ = [
     "Finding",
     "Health",
     "InvalidPage",
+    "InvalidToken",
     "KeysetPage",
     "Loaded",
     "LoadedWhenTouched",
@@ -100,6 +105,7 @@ __all__ = [
     "RelationshipNotLoaded",
     "Repeated",
     "RepeatedQuery",
+    "ReplicaHealth",
     "Session",
     "SettingsError",
     "SoftDelete",

@@ -12,7 +12,6 @@ from sqlalchemy import MetaData, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import NoReferencedTableError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
 from catalysis.diagnosis import check_tables
@@ -21,21 +20,20 @@ from catalysis.engine.alchemy.lending import Holder, holders
 from catalysis.engine.alchemy.pooling import wait_until_closed
 from catalysis.engine.drivers import make_engine
 from catalysis.engine.drivers.isolation import Isolation
-from catalysis.events import DatabaseAddress
+from catalysis.engine.positions import primary_position
+from catalysis.engine.routing import position_of, token_of
+from catalysis.errors import SettingsError
+from catalysis.events import DatabaseAddress, address_in, address_of
+from catalysis.pools import PoolFigures, figures_of, together
+from catalysis.replicas import ReplicaHealth, Replicas
 from catalysis.session import Session
-from catalysis.settings import DatabaseSettings
+from catalysis.settings import DatabaseSettings, each_host
 from catalysis.transactions import Nesting, Terms, Transactional, Work, run_transaction
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class PoolFigures:
-    """How the connections stand: open in all, lent out now, the most that may be open (None: no bound)."""
-
-    open: int
-    lent: int
-    limit: int | None
+ONE_SERVERS = frozenset({"pool", "creator", "async_creator", "async_creator_fn"})
+"""Options of an engine that decide where it connects to, whatever its URL says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,8 @@ class Health:
     pool: PoolFigures
     error: str | None
     """The class of the error, without its text, which may name hosts and users."""
+    replicas: tuple[ReplicaHealth, ...] = ()
+    """As they were found last; whether they answer does not decide whether the database is ready."""
 
 
 class Database:
@@ -64,6 +64,8 @@ class Database:
     ) -> None:
         """`where` is a URL or settings; None reads `DATABASE_*`.  Other options go to `create_async_engine`.
 
+        `replicas`: URLs, which go before those of the settings.
+
         Raises:
             SettingsError: the URL or a setting cannot be used.
         """
@@ -72,8 +74,15 @@ class Database:
             where = where.render_as_string(hide_password=False)
         if isinstance(where, str):
             given["url"] = where
-        self.settings = where if isinstance(where, DatabaseSettings) else DatabaseSettings.load(**given)
+        if isinstance(where, DatabaseSettings):
+            given = {**{name: getattr(where, name) for name in where.model_fields_set}, **given}
+            self.settings = where if not replicas else DatabaseSettings.load(**given)
+        else:
+            self.settings = DatabaseSettings.load(**given)
+        if self.settings.replicas and (fixed := engine_options.keys() & ONE_SERVERS):
+            raise SettingsError(f"{min(fixed)} leads to one server: give no replicas with it.")
         self._engine_options = engine_options
+        self._replicas: WeakKeyDictionary[asyncio.AbstractEventLoop, Replicas] = WeakKeyDictionary()
         self._engines: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -91,10 +100,32 @@ class Database:
         engine = self._engines.get(loop)
         if engine is None:
             self._forget_dead_loops()
-            engine = self._engines[loop] = make_engine(
-                make_url(self.settings.url), self.settings, self._engine_options
-            )
+            engine = self._engines[loop] = self._make_engine(make_url(self.settings.url))
         return engine
+
+    def _make_engine(self, url: URL) -> AsyncEngine:
+        return make_engine(url, self.settings, self._engine_options)
+
+    @property
+    def replica_engines(self) -> tuple[AsyncEngine, ...]:
+        """SQLAlchemy's engines of the replicas for the running event loop, to listen to as to `engine`."""
+        return () if (replicas := self._replicas_here()) is None else replicas.engines
+
+    def _replicas_here(self) -> Replicas | None:
+        if not self.settings.replicas:
+            return None
+        loop = asyncio.get_running_loop()
+        found = self._replicas.get(loop)
+        if found is None:
+            urls = [url for each in self.settings.replicas for url in each_host(make_url(each))]
+            found = self._replicas[loop] = Replicas(
+                self.engine,
+                list(dict.fromkeys(urls)),
+                self._make_engine,
+                interval=self.settings.replica_check_interval,
+                max_lag=self.settings.replica_max_lag,
+            )
+        return found
 
     def _forget_dead_loops(self) -> None:
         """An engine's connections hold their loop, so the weak keys alone would forget neither."""
@@ -102,14 +133,38 @@ class Database:
             loop = reference()
             if loop is not None and loop.is_closed() and (engine := self._engines.pop(loop, None)):
                 engine.sync_engine.dispose(close=False)  # there is no loop left to close them on
+                if (replicas := self._replicas.pop(loop, None)) is not None:
+                    replicas.abandon()
 
-    def session(self, **options: Any) -> Session:
-        """A new session, for `async with`; nothing expires at its commits unless `expire_on_commit=True`."""
+    def session(self, *, after: str | None = None, **options: Any) -> Session:
+        """A new session, for `async with`; nothing expires at its commits unless `expire_on_commit=True`.
+
+        `after`: a write token; what had been written when it was made is seen by the session, on whatever server.
+
+        Raises:
+            InvalidToken: `after` is no write token.
+        """
+        position = position_of(after)
         options.setdefault("expire_on_commit", False)
         options.setdefault("strict_loading", self.settings.strict_loading)
         options.setdefault("distribution_check", self.settings.distribution_check)
         options.setdefault("tenant_setting", self.settings.tenant_setting)
-        return Session(self.engine, **options)
+        session = Session(self.engine, **options)
+        if (replicas := self._replicas_here()) is not None:
+            session.sync_session.route = replicas.route(position)
+        return session
+
+    async def write_token(self) -> str | None:
+        """A token of all that has been committed so far, by whomever, for `session(after=token)`: one round trip.
+
+        None where the database can have no replicas.
+
+        Raises:
+            PoolExhausted: no connection came free in time.
+            DBAPIError: the database did not answer.
+        """
+        position = await primary_position(self.session().sync_session, self.engine.sync_engine)
+        return None if position is None else token_of(position)
 
     async def transaction(
         self,
@@ -175,48 +230,67 @@ class Database:
                 await connection.execute(text("SELECT 1"))
         except Exception as failure:  # whatever it is, it is the answer
             error = type(failure).__name__
-        return Health(error is None, clock() - started, self.pool_figures(), error)
+        replicas = () if (here := self._replicas_here()) is None else here.health()
+        return Health(error is None, clock() - started, self.pool_figures(), error, replicas)
+
+    def replica_health(self) -> tuple[ReplicaHealth, ...]:
+        """How the replicas were found last, on each event loop that uses them; from any thread."""
+        return tuple(health for each in _living(self._replicas) for health in each.health())
 
     @property
     def address(self) -> DatabaseAddress:
-        """Which database this is, as events name it."""
-        url = make_url(self.settings.url)
-        return DatabaseAddress(url.get_backend_name(), url.database, url.host, url.port)
+        """Which database this is, as events name it: its primary."""
+        return address_in(make_url(self.settings.url))
+
+    @property
+    def addresses(self) -> frozenset[DatabaseAddress]:
+        """The same, and those of its replicas."""
+        urls = (url for each in self.settings.replicas for url in each_host(make_url(each)))
+        return frozenset((self.address, *(address_in(url, "replica") for url in urls)))
 
     def pool_figures(self, *, all_loops: bool = False) -> PoolFigures:
         """The pool of the running loop's engine; zeros for one that does not count.
 
         `all_loops`: of all engines there are, together, and from any thread; none is made.
         """
-        if not all_loops:
-            return self._figures_of(self.engine)
-        engines = [
-            self._engines.get(loop) for each in self._engines.keyrefs() if (loop := each()) is not None
-        ]
-        every = [self._figures_of(engine) for engine in engines if engine is not None]
-        limits = [each.limit for each in every if each.limit is not None]
-        limit = sum(limits) if limits and len(limits) == len(every) else None
-        return PoolFigures(sum(each.open for each in every), sum(each.lent for each in every), limit)
+        engines = _living(self._engines) if all_loops else [self.engine]
+        return together(figures_of(engine, self._overflow) for engine in engines)
+
+    def pools(self) -> dict[DatabaseAddress, PoolFigures]:
+        """The pools of the primary and of each replica, those of all event loops together; from any thread."""
+        found: dict[DatabaseAddress, list[PoolFigures]] = {self.address: []}
+        replicas = [engine for each in _living(self._replicas) for engine in each.engines]
+        for engine in (*_living(self._engines), *replicas):
+            place = address_of(engine.sync_engine)
+            found.setdefault(place, []).append(figures_of(engine, self._overflow))
+        return {place: together(figures) for place, figures in found.items()}
+
+    @property
+    def _overflow(self) -> int | None:
+        given = self._engine_options
+        return None if "pool" in given else given.get("max_overflow", self.settings.max_overflow)
 
     def leases(self) -> tuple[Holder, ...]:
-        """Who holds connections of the running loop's pool now, longest first; not those taken without a session."""
-        return tuple(holders(self.engine.sync_engine))
-
-    def _figures_of(self, engine: AsyncEngine) -> PoolFigures:
-        pool = engine.pool
-        if not isinstance(pool, QueuePool):
-            return PoolFigures(0, 0, None)
-        overflow = self._engine_options.get("max_overflow", self.settings.max_overflow)
-        bounded = pool.size() > 0 and overflow >= 0 and "pool" not in self._engine_options
-        limit = pool.size() + overflow if bounded else None
-        return PoolFigures(pool.checkedin() + pool.checkedout(), pool.checkedout(), limit)
+        """Who holds connections of the running loop's pools now, longest first; not those taken without a session."""
+        found = [holders(each.sync_engine) for each in (self.engine, *self.replica_engines)]
+        return tuple(sorted((holder for each in found for holder in each), key=lambda each: -each.seconds))
 
     async def close(self) -> None:
         """Close the running loop's connections; the database may be used again afterwards."""
-        engine = self._engines.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        if (replicas := self._replicas.pop(loop, None)) is not None:
+            await wait_until_closed()
+            await replicas.close()
+        engine = self._engines.pop(loop, None)
         if engine is not None:
             await wait_until_closed()
             await engine.dispose()
+
+
+def _living(by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, T]") -> list[T]:
+    """What there is of each loop; from any thread, while other loops come and go."""
+    found = [by_loop.get(loop) for each in by_loop.keyrefs() if (loop := each()) is not None]
+    return [each for each in found if each is not None]
 
 
 class DatabaseService:

@@ -7,6 +7,7 @@
     ├── UnsupportedStatement     (also SQLAlchemy's InvalidRequestError)
     ├── CommitOutcomeUnknown     (also SQLAlchemy's DBAPIError)
     ├── NoAnswer                 (also SQLAlchemy's OperationalError)
+    ├── CannotConnect            (also SQLAlchemy's OperationalError, and TimeoutError)
     ├── PoolExhausted            (also SQLAlchemy's TimeoutError)
     ├── TransactionMisused       (also SQLAlchemy's InvalidRequestError)
     ├── TenantError              (also SQLAlchemy's InvalidRequestError)
@@ -14,6 +15,7 @@
     ├── DistributionError        (also SQLAlchemy's InvalidRequestError)
     ├── SettingsError            (also ValueError)
     ├── InvalidPage              (also ValueError)
+    ├── InvalidToken             (also ValueError)
     ├── BulkError                (also ValueError)
     ├── ActivityError
     ├── ExplainError
@@ -111,6 +113,28 @@ class NoAnswer(CatalysisError, OperationalError):
         )
 
 
+class CannotConnect(CatalysisError, OperationalError, TimeoutError):
+    """No server let us in: in time, or none of several hosts that may be written to.
+
+    `orig` is the driver's error, or the last of them.  A single host that refuses at once is the driver's own error.
+    """
+
+    code = None
+
+    def __init__(
+        self, statement: str | None, params: Any, orig: BaseException, hide_parameters: bool = True, *_: Any
+    ) -> None:
+        """As SQLAlchemy makes and unpickles its errors; `statement` is what was tried, and is no SQL."""
+        super().__init__(statement, None, orig, hide_parameters=True)
+        self.args = (
+            f"No server let us in: {statement}.  See that one of them runs, can be reached and may be written to, or "
+            "give it longer by DATABASE_CONNECT_TIMEOUT (DatabaseSettings.connect_timeout).",
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class PoolExhausted(CatalysisError, PoolTimeout):
     """No connection came free in time; the message says which lines hold those that there are, and for how long."""
 
@@ -139,6 +163,10 @@ class SettingsError(CatalysisError, ValueError):
 
 class InvalidPage(CatalysisError, ValueError):
     """A page, size or cursor is out of bounds or was not made by this query."""
+
+
+class InvalidToken(CatalysisError, ValueError):
+    """What was given as a write token is none."""
 
 
 class BulkError(CatalysisError, ValueError):

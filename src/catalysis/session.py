@@ -34,11 +34,13 @@ from catalysis.engine.alchemy.sessions import (
     plain_key,
 )
 from catalysis.engine.coverage import getting_of, reading_of
+from catalysis.engine.positions import primary_position
 from catalysis.engine.refresh import refresh
+from catalysis.engine.routing import token_of
 from catalysis.engine.run import run, run_one
 from catalysis.engine.stream import stream
 from catalysis.engine.waiting import flush_first
-from catalysis.errors import UncommittedChanges
+from catalysis.errors import TransactionMisused, UncommittedChanges
 from catalysis.events import fallback_reason
 from catalysis.soft_delete import MARK, SoftDelete
 from catalysis.tenancy.models import tenancy_of
@@ -110,6 +112,35 @@ class Session(AsyncSession):
         """
         self.sync_session.for_tenant(tenant)
         return self
+
+    def on_primary(self) -> Self:
+        """Read from the primary alone, for as long as the session lives; returns the session.
+
+        Without replicas nothing changes.
+        """
+        if (route := self.sync_session.route) is not None:
+            route.only_primary = True
+        return self
+
+    async def write_token(self) -> str | None:
+        """A token of what the session has written, for `Database.session(after=token)` elsewhere: one round trip.
+
+        None if the session has committed nothing, or the database can have no replicas.
+
+        Raises:
+            TransactionMisused: what it has written is not committed.
+            PoolExhausted: no connection came free in time.
+            DBAPIError: the database did not answer.
+        """
+        session = self.sync_session
+        if not holds_nothing(session):
+            raise TransactionMisused(
+                "write_token() inside a transaction: what it writes is behind no position yet.  Commit first."
+            )
+        if not session.may_have_written:
+            return None
+        position = await primary_position(session, session.get_bind().engine)
+        return None if position is None else token_of(position)
 
     @overload
     async def execute(

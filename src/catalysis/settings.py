@@ -3,10 +3,11 @@
 No connection is opened here, and no message made here carries a password.
 """
 
+import re
 from math import inf
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -31,17 +32,60 @@ ASYNC_DRIVERS = {
 }
 
 
+_HOSTS = re.compile(
+    r"(?P<scheme>[\w+]+://)(?P<user>(?:[^:/?@]*(?::[^@]*)?@)?)(?P<hosts>[^/?@]*,[^/?@]*)(?P<name>/[^?]*)?(?P<query>\?.*)?"
+)
+_BETWEEN_URLS = re.compile(r",(?=\s*[\w+]+://)")
+_PORT = "5432"
+
+
+def _with_hosts_in_query(given: str) -> str:
+    """libpq's `h1:5432,h2:5432` in the way of SQLAlchemy: `?host=h1:5432&host=h2:5432`."""
+    found = _HOSTS.fullmatch(given.strip())
+    if found is None:
+        return given
+    hosts = (each if ":" in each else f"{each}:{_PORT}" for each in found["hosts"].split(","))
+    more = "".join(f"&{each}" for each in [(found["query"] or "")[1:]] if each)
+    query = "&".join(f"host={each}" for each in hosts)
+    return f"{found['scheme']}{found['user']}{found['name'] or '/'}?{query}{more}"
+
+
+def hosts_of(url: URL) -> tuple[tuple[str | None, int | None], ...]:
+    """The hosts of a URL and their ports, in the order in which they are tried; one for a plain URL."""
+    given = url.query.get("host")
+    if url.host is not None or given is None:
+        return ((url.host, url.port),)
+    several = given.split(",") if isinstance(given, str) else given
+    ports = url.query.get("port", ())
+    ports = ports.split(",") if isinstance(ports, str) else ports
+    if ports:
+        return tuple((host, int(port)) for host, port in zip(several, ports, strict=True))
+    split = (each.partition(":") for each in several)
+    return tuple((host, int(port) if port else None) for host, _, port in split)
+
+
+def each_host(url: URL) -> tuple[URL, ...]:
+    """The same database on each of the hosts alone."""
+    hosts = hosts_of(url)
+    if len(hosts) == 1:
+        return (url,)
+    alone = url.difference_update_query(["host", "port", "target_session_attrs"])
+    return tuple(alone.set(host=host, port=port) for host, port in hosts)
+
+
 def async_url(given: str | URL) -> URL:
     """The same database through its async driver.
 
     `postgres://` and `postgresql://` become `postgresql+asyncpg://`, `sqlite://` becomes
-    `sqlite+aiosqlite://`; libpq's `sslmode=` becomes asyncpg's `ssl=`.  Other async drivers pass unchanged.
+    `sqlite+aiosqlite://`; libpq's `sslmode=` becomes asyncpg's `ssl=`, and its `h1:5432,h2:5432` SQLAlchemy's
+    `?host=h1:5432&host=h2:5432`.  Other async drivers pass unchanged.
 
     Raises:
         SettingsError: the URL cannot be parsed, or asks for what asyncpg cannot do.
     """
     try:
-        url = make_url(given)
+        url = make_url(_with_hosts_in_query(given) if isinstance(given, str) else given)
+        hosts_of(url)
         url = url.set(drivername=ASYNC_DRIVERS.get(url.drivername, url.drivername))
     except (ArgumentError, ValueError):  # the cause quotes the URL, password and all
         raise SettingsError(
@@ -92,7 +136,13 @@ class DatabaseSettings(BaseSettings):
     replicas: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         repr=False,
-        description="URLs of read replicas, separated by commas; kept, not yet read from",
+        description="PostgreSQL: URLs of read replicas, separated by commas; one of several hosts stands for each",
+    )
+    replica_check_interval: float = Field(
+        default=1, gt=0, description="time between looks at the replicas, and at the primary's position"
+    )
+    replica_max_lag: float = Field(
+        default=10, gt=0, description="a replica that is further behind is not read from until it catches up"
     )
     pool_size: int = Field(default=10, ge=1, description="connections kept open")
     max_overflow: int = Field(default=10, ge=0, description="connections opened beyond them under load")
@@ -184,10 +234,21 @@ class DatabaseSettings(BaseSettings):
     @field_validator("replicas", mode="before")
     @classmethod
     def _replicas_of_async_driver(cls, given: Any) -> tuple[str, ...]:
-        urls = given.split(",") if isinstance(given, str) else given
+        urls = _BETWEEN_URLS.split(given) if isinstance(given, str) else given
         return tuple(
             async_url(url.strip()).render_as_string(hide_password=False) for url in urls if url.strip()
         )
+
+    @model_validator(mode="after")
+    def _replicas_are_postgresql(self) -> Self:
+        if self.replicas and any(
+            make_url(each).get_driver_name() != "asyncpg" for each in (self.url, *self.replicas)
+        ):
+            raise SettingsError(
+                "Replicas are of PostgreSQL through asyncpg, as is their primary: take DATABASE_REPLICAS away, or make "
+                "all of these URLs postgresql://…."
+            )
+        return self
 
     @classmethod
     def load(cls, **given: Any) -> Self:
@@ -199,7 +260,9 @@ class DatabaseSettings(BaseSettings):
         try:
             return cls(**given)
         except ValidationError as invalid:
-            faults = (f"DATABASE_{str(e['loc'][0]).upper()}: {_message(e)}" for e in invalid.errors())
+            faults = (
+                f"DATABASE_{str((*e['loc'], 'replicas')[0]).upper()}: {_message(e)}" for e in invalid.errors()
+            )
             raise SettingsError("\n".join(faults)) from None
 
 

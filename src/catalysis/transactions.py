@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from catalysis.engine.drivers import was_stale
 from catalysis.engine.drivers.isolation import Isolation, begin_at
-from catalysis.errors import CommitOutcomeUnknown, NoAnswer, TransactionMisused
+from catalysis.errors import CannotConnect, CommitOutcomeUnknown, NoAnswer, TransactionMisused
 from catalysis.session import Session
 
 T = TypeVar("T")
@@ -125,11 +125,13 @@ def is_replayable(failure: BaseException) -> bool:
     """Whether nothing of the transaction was kept, and it may succeed if the whole of it is run again.
 
     So it is after a serialization failure or deadlock, where SQLite's lock was not free in time, and where the
-    connection was lost before COMMIT was sent, or a prepared statement did not fit its changed table any more.  Not
-    where the database did not answer in time: each time would take as long.
+    connection was lost before COMMIT was sent, or to a server that takes no writes any more, or a prepared statement
+    did not fit its changed table.  Not where the database did not answer in time: each time would take as long.
     """
     if isinstance(failure, CommitOutcomeUnknown | NoAnswer) or not isinstance(failure, DBAPIError):
         return False
+    if isinstance(failure, CannotConnect):
+        return not isinstance(failure.orig, TimeoutError)
     if getattr(failure.orig, "sqlstate", None) in REPLAYABLE or failure.connection_invalidated:
         return True
     if was_stale(failure):

@@ -1,12 +1,8 @@
 """A live PostgreSQL server: sessions, limits and replicas, on a server of their own where needed."""
 
 import asyncio
-import os
-import pwd
-import tempfile
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,7 +11,7 @@ from sqlalchemy import NullPool, text
 from catalysis import Database, DatabaseSettings
 from catalysis.doctor import examine
 from tests.doctor.conftest import alone, of, said, send
-from tests.servers import UNPRIVILEGED_USER, PostgresServer, free_port
+from tests.servers import PostgresServer, free_port
 
 
 @asynccontextmanager
@@ -154,14 +150,7 @@ def primary() -> Iterator[PostgresServer]:
 @pytest.fixture
 def replica(primary: PostgresServer) -> Iterator[PostgresServer]:
     """A streaming replica of `primary`."""
-    server = PostgresServer(Path(tempfile.mkdtemp(prefix="catalysis-pg-")), free_port(), primary.settings)
-    if os.geteuid() == 0:
-        user = pwd.getpwnam(UNPRIVILEGED_USER)
-        os.chown(server.folder, user.pw_uid, user.pw_gid)
-    source = f"host=127.0.0.1 port={primary.port} user=postgres application_name=second"
-    options = ("-R", "--no-sync", "-c", "fast", "-X", "stream")
-    server._run("pg_basebackup", "-D", str(server.folder / "data"), "-d", source, *options)
-    server.resume()
+    server = primary.replica(name="second")
     yield server
     server.stop()
 

@@ -75,6 +75,12 @@ async def _commit_two(database: Database, session: Session) -> None:
     await session.commit()
 
 
+async def _write_token(database: Database, session: Session) -> None:
+    await _commit_one(database, session)
+    await session.write_token()
+    await database.write_token()
+
+
 async def _rollback(database: Database, session: Session) -> None:
     session.add(Label(name="rolled back"))
     await session.flush()
@@ -193,6 +199,7 @@ WORK: dict[str, Work] = {
     "flush": _flush,
     "commit one": _commit_one,
     "commit two": _commit_two,
+    "write_token": _write_token,
     "rollback": _rollback,
     "delete": _delete,
     "delete hard": _delete_hard,

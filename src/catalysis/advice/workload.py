@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from catalysis.database import Database
 from catalysis.errors import AdviceError
-from catalysis.events import DatabaseAddress, Observer, QueryEvent, address_of, observe
+from catalysis.events import DatabaseAddress, Observer, QueryEvent, observe
 
 LIMIT = 1_000
 """Distinct statements that a workload keeps, unless told otherwise."""
@@ -165,11 +165,11 @@ def _from_json(said: dict[str, Any]) -> Statement:
 
 
 class _Gathering(Observer):
-    def __init__(self, workload: Workload, address: DatabaseAddress | None, keep: bool) -> None:
-        self._workload, self._address, self._keep = workload, address, keep
+    def __init__(self, workload: Workload, addresses: frozenset[DatabaseAddress] | None, keep: bool) -> None:
+        self._workload, self._addresses, self._keep = workload, addresses, keep
 
     def on_statement(self, happened: QueryEvent, parameters: Any) -> None:
-        if self._address is None or happened.database in (None, self._address):
+        if self._addresses is None or happened.database in (None, *self._addresses):
             self._workload.hear(happened, parameters if self._keep else None)
 
 
@@ -186,8 +186,8 @@ def gather_workload(
         A `Workload`, which fills while the block runs and keeps its statements after it.
     """
     workload = Workload(limit=limit)
-    address = None if database is None else address_of(database.engine.sync_engine)
-    end = observe(_Gathering(workload, address, keep_parameters))
+    addresses = None if database is None else database.addresses
+    end = observe(_Gathering(workload, addresses, keep_parameters))
     try:
         yield workload
     finally:

@@ -110,6 +110,9 @@ class _Sender:
                 raise
             discard(self._engine, lent.lent, None, error)
             raise outcome_unknown(error) from error
+        finally:
+            self._flush.session.may_have_committed()
+            self._flush.session.has_ended()
         await lent.give_back()
         return answer
 

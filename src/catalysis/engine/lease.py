@@ -34,6 +34,8 @@ from catalysis.engine.alchemy.sessions import (
 )
 from catalysis.engine.drivers import OWN_HOOKS, Driver
 from catalysis.engine.leftovers import leaves_state
+from catalysis.engine.routing import Replica, Route
+from catalysis.errors import PoolExhausted
 from catalysis.events import OWN_HOOKS as EVENT_HOOKS
 
 OUR_LISTENERS = OWN_HOOKS | EVENT_HOOKS
@@ -50,11 +52,15 @@ class Lease:
     held: Connection | None
     connection: Any
     """SQLAlchemy's adapter of the driver's connection."""
+    replica: Replica | None = None
+    """The replica it is of; None for the primary."""
 
     @classmethod
-    def of(cls, engine: Engine, lent: Any, held: Connection | None = None) -> "Lease":
+    def of(
+        cls, engine: Engine, lent: Any, held: Connection | None = None, replica: Replica | None = None
+    ) -> "Lease":
         """The lease of a record or proxy."""
-        return cls(engine, lent, held, adapted(lent))
+        return cls(engine, lent, held, adapted(lent), replica)
 
     def note(self, sql: str) -> None:
         """A statement goes to it; what that may leave behind is taken back when the transaction's lease ends."""
@@ -90,12 +96,18 @@ class Lease:
 
 
 async def lease(
-    session: HookedSession, bind: Engine | Connection, driver: Driver, *, needs_transaction: bool
+    session: HookedSession,
+    bind: Engine | Connection,
+    driver: Driver,
+    *,
+    needs_transaction: bool,
+    from_replicas: bool = False,
 ) -> Lease | None:
     """A lease for the session's next read; None if SQLAlchemy must say why there is none.
 
-    Outside a transaction it is a connection for the statement alone.  A transaction that was begun by hand, has
-    taken its connection, is needed for the statement, or is set up by a listener, reads on its own.
+    Outside a transaction it is a connection for the statement alone, `from_replicas` where one of them serves.  A
+    transaction that was begun by hand, has taken its connection, is needed for the statement, or is set up by a
+    listener, reads on its own.
 
     Raises:
         PoolExhausted: no connection came free in time.
@@ -111,8 +123,12 @@ async def lease(
         and isinstance(bind, Engine)
         and not (hears_begin(session) or engine_hears_begin(bind, OUR_LISTENERS))
     ):
-        lent = Lease.of(bind, await check_out(bind, session))
-        if driver.reads_outside(lent.connection, bind.dialect):
+        lent = None
+        if session.route is not None and from_replicas and session.route.rotation.primary is bind:
+            lent = await _of_replica(session, session.route)
+        if lent is None:
+            lent = Lease.of(bind, await check_out(bind, session))
+        if driver.reads_outside(lent.connection, lent.engine.dialect):
             return lent
         await lent.give_back()
     if held is None:
@@ -120,6 +136,20 @@ async def lease(
             held = await greenlet_spawn(take_connection, session, bind)
     proxy = proxy_of(held)
     return None if proxy is None or is_out_of_the_ordinary(held) else Lease.of(bind.engine, proxy, held)
+
+
+async def _of_replica(session: HookedSession, route: Route) -> Lease | None:
+    """A connection of the replica that the session's read may go to; None if the primary has to serve it."""
+    replica = route.choose()
+    if replica is None:
+        return None
+    try:
+        return Lease.of(replica.engine, await check_out(replica.engine, session), None, replica)
+    except PoolExhausted:
+        raise
+    except Exception as failure:  # whatever keeps us out, the primary may let us in
+        replica.lost(failure)
+        return None
 
 
 def is_out_of_the_ordinary(connection: Connection) -> bool:

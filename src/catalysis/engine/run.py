@@ -27,6 +27,8 @@ from catalysis.engine.waiting import load_together
 from catalysis.errors import NoAnswer
 from catalysis.events import is_heard, note_origin, rows_of
 
+CANCELED = "57014"
+"""The SQLSTATE of a statement that ran into `statement_timeout`."""
 ATTEMPTS = 2
 """How often a read outside a transaction is tried: it changes nothing, and a fresh connection may do better."""
 
@@ -74,20 +76,41 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
 async def fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer | None:
     """What the driver answers; None if only SQLAlchemy can use the session's transaction."""
     driver = driver_of(reading.engine.dialect)
-    attempt = 0
+    attempt, from_replicas = 0, True
     while True:
         attempt += 1
-        lent = await lease(session, reading.bind, driver, needs_transaction=reading.plan.needs_transaction)
+        lent = await lease(
+            session,
+            reading.bind,
+            driver,
+            needs_transaction=reading.plan.needs_transaction,
+            from_replicas=from_replicas,
+        )
         if lent is None:
             return None
         try:
-            return await _ask(
-                driver, reading, sent, lent, session.local_setting if lent.held is None else None
-            )
+            setting = session.local_setting if lent.held is None else None
+            answer = await _ask(driver, reading, sent, lent, setting)
+            if session.route is not None and lent.replica is None and lent.held is None:
+                session.route.met_primary()
+            return answer
         except DBAPIError as failure:
+            if lent.replica is not None:
+                if failure.connection_invalidated:
+                    lent.replica.lost(failure)
+                if not takes_as_long(failure):
+                    attempt, from_replicas = 0, False
+                    continue
             final = attempt == ATTEMPTS or lent.held is not None or isinstance(failure, NoAnswer)
             if final or not (failure.connection_invalidated or was_stale(failure)):
                 raise
+
+
+def takes_as_long(failure: DBAPIError) -> bool:
+    """Whether time was up for a statement: elsewhere it would be too.  All else that a replica refuses, the primary may
+    do: what conflicts with its replaying, what is not there yet, what writes.
+    """
+    return isinstance(failure, NoAnswer) or getattr(failure.orig, "sqlstate", None) == CANCELED
 
 
 async def _ask(
@@ -100,7 +123,7 @@ async def _ask(
             lent.connection,
             sent.sql,
             sent.parameters,
-            dialect=reading.engine.dialect,
+            dialect=lent.engine.dialect,
             in_transaction=lent.held is not None,
             setting=setting,
         )

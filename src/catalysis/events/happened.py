@@ -22,7 +22,10 @@ class DatabaseAddress:
     name: str | None
     """Of the database; SQLite: of its file."""
     host: str | None = None
+    """The server's name; of several, all of them with their ports, separated by commas."""
     port: int | None = None
+    role: Literal["primary", "replica"] = "primary"
+    """What the server is to the application: where it writes, or one of the replicas that it reads from."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +69,7 @@ class QueryEvent:
     """The mapped class the statement is about, where that is known."""
     started: float = 0.0
     database: DatabaseAddress | None = None
+    """Where it went: to the primary, or to which replica."""
     scope: Scope | None = None
     """What it was sent for; None outside of requests and activities."""
     transaction: Transaction | None = None

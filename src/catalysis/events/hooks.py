@@ -12,7 +12,7 @@ from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.engine import URL, Connection, Engine, ExceptionContext
 from sqlalchemy.pool import Pool
 
 from catalysis.events.happened import DatabaseAddress, QueryEvent, Transaction, TransactionEvent
@@ -31,10 +31,20 @@ def address_of(engine: Engine) -> DatabaseAddress:
     """Which database an engine's statements go to."""
     found = _addresses.get(engine)
     if found is None:
-        url = engine.url
-        found = DatabaseAddress(engine.dialect.name, url.database, url.host, url.port)
-        _addresses[engine] = found
+        found = _addresses[engine] = address_in(engine.url)
     return found
+
+
+def address_in(url: URL, role: Literal["primary", "replica"] = "primary") -> DatabaseAddress:
+    """Which database a URL leads to, without its secrets."""
+    several = url.query.get("host") if url.host is None else None
+    host = ",".join(several) if isinstance(several, tuple) else several or url.host
+    return DatabaseAddress(url.get_backend_name(), url.database, host, url.port, role)
+
+
+def note_replica(engine: Engine) -> None:
+    """Statements on this engine are those of a replica."""
+    _addresses[engine] = address_in(engine.url, "replica")
 
 
 # --- Statements -----------------------------------------------------------------------------------

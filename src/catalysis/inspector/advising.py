@@ -44,7 +44,7 @@ async def advised(
     from catalysis.advice import Advice, Workload, advise
     from catalysis.advice import Statement as Sent
 
-    if statement.is_cut or statement.database not in (None, database.address):
+    if statement.is_cut or statement.database not in (None, *database.addresses):
         return Advised("It cannot be tried: it is not kept whole, or was sent to another database.")
     if has_one_connection(database):
         return Advised(ONE_CONNECTION)

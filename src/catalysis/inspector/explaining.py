@@ -74,7 +74,7 @@ async def explained(
     database: Database, statement: Statement, *, shows_values: bool, analyze: bool = False
 ) -> Explained:
     """Ask the database; what it says is masked unless `shows_values`.  Never raises."""
-    if statement.database is not None and statement.database != database.address:
+    if statement.database is not None and statement.database not in database.addresses:
         return Explained("It was sent to another database than the inspector's.")
     if statement.is_cut:
         return Explained("It is too long to be kept whole, and so cannot be explained.")

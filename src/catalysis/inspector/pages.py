@@ -117,6 +117,7 @@ class Pages:
                 request,
                 "transactions.html",
                 pool=self._inspector.database.pool_figures(all_loops=True),
+                replicas=self._inspector.database.replica_health(),
                 running=views.transaction_rows(recorder, recorder.open_transactions()),
                 ended=views.transaction_rows(recorder, recorder.ended_transactions()[: views.SHOWN_SCOPES]),
             )

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.requests import HTTPConnection
 
 from catalysis.database import Database, DatabaseService
-from catalysis.errors import InvalidPage
+from catalysis.errors import InvalidPage, InvalidToken
 from catalysis.events import CodeLine
 from catalysis.integrations.asgi import ManagedScope
 from catalysis.integrations.constraints import violated_constraint
@@ -104,12 +104,14 @@ def add_error_handlers(app: FastAPI) -> None:
     """Answer the database's errors as an API should: without SQL, parameters or the names of hosts.
 
     A violated constraint is a 409 with the constraint's name; `NoResultFound` (`scalar_one`, `get_one`) a 404;
-    data that does not validate, or that a column cannot hold, a 422; a pool that stayed empty a 503.
+    data that does not validate, or that a column cannot hold, and what is no page or write token, a 422; a pool that
+    stayed empty a 503.
     """
     app.add_exception_handler(IntegrityError, _conflict)
     app.add_exception_handler(NoResultFound, _not_found)
     app.add_exception_handler(ValidationError, _invalid)
-    app.add_exception_handler(InvalidPage, _invalid_page)
+    app.add_exception_handler(InvalidPage, _not_ours)
+    app.add_exception_handler(InvalidToken, _not_ours)
     app.add_exception_handler(PoolTimeout, _overloaded)
     app.add_exception_handler(StatementError, _statement_failed)
     app.add_exception_handler(RequestValidationError, _bad_request)
@@ -138,7 +140,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return _answer(422, jsonable_encoder(faults))
 
 
-async def _invalid_page(request: Request, error: Exception) -> Response:
+async def _not_ours(request: Request, error: Exception) -> Response:
     return _answer(422, str(error))
 
 
@@ -186,6 +188,14 @@ class PoolReport(BaseModel):
     limit: int | None
 
 
+class ReplicaReport(BaseModel):
+    """A replica as it was found last; its name and place are nobody's business."""
+
+    in_rotation: bool
+    trouble: str | None
+    lag_seconds: float | None
+
+
 class HealthReport(BaseModel):
     """What a probe is told."""
 
@@ -193,6 +203,7 @@ class HealthReport(BaseModel):
     seconds: float
     pool: PoolReport
     error: str | None = None
+    replicas: list[ReplicaReport] = []
 
 
 def health_router(prefix: str = "/health") -> APIRouter:
@@ -210,6 +221,12 @@ def health_router(prefix: str = "/health") -> APIRouter:
             response.status_code = 503
         pool = PoolReport(open=health.pool.open, lent=health.pool.lent, limit=health.pool.limit)
         status = "ready" if health.ready else "unavailable"
-        return HealthReport(status=status, seconds=health.seconds, pool=pool, error=health.error)
+        replicas = [
+            ReplicaReport(in_rotation=each.in_rotation, trouble=each.trouble, lag_seconds=each.lag_seconds)
+            for each in health.replicas
+        ]
+        return HealthReport(
+            status=status, seconds=health.seconds, pool=pool, error=health.error, replicas=replicas
+        )
 
     return router

@@ -51,7 +51,7 @@ def instrument(
     """
     meters = meter_provider or metrics.get_meter_provider()
     tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=SCHEMA)
-    end_observing = observe(_Instrumented(tracer, meters, database and database.address, with_sql))
+    end_observing = observe(_Instrumented(tracer, meters, database and database.addresses, with_sql))
     pools = _pools_of(meters)
     if database is not None:
         pools.databases.add(database)
@@ -80,6 +80,7 @@ def _place(address: DatabaseAddress | None) -> Attributes:
         "db.namespace": address.name,
         "server.address": address.host,
         "server.port": address.port,
+        "catalysis.server.role": "replica" if address.role == "replica" else None,
     }
     return {name: value for name, value in given.items() if value is not None}
 
@@ -136,7 +137,11 @@ def _ours(happened: QueryEvent) -> Attributes:
 
 class _Instrumented(Observer):
     def __init__(
-        self, tracer: trace.Tracer, meters: MeterProvider, only: DatabaseAddress | None, with_sql: bool
+        self,
+        tracer: trace.Tracer,
+        meters: MeterProvider,
+        only: frozenset[DatabaseAddress] | None,
+        with_sql: bool,
     ) -> None:
         self._tracer, self._only, self._with_sql = tracer, only, with_sql
         self._summaries: set[str] = set()
@@ -162,7 +167,7 @@ class _Instrumented(Observer):
 
     def _is_wanted(self, address: DatabaseAddress | None) -> bool:
         # The key is that of OpenTelemetry's own instrumentations (`suppress_instrumentation()`).
-        return (self._only is None or address == self._only) and not context.get_value(
+        return (self._only is None or address in self._only) and not context.get_value(
             "suppress_instrumentation"
         )
 

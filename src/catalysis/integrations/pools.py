@@ -1,9 +1,11 @@
 """The pools that metrics show, read from whichever thread exports them."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 
-from catalysis.database import Database, PoolFigures
+from catalysis.database import Database
 from catalysis.events import DatabaseAddress
+from catalysis.pools import PoolFigures, together
 
 
 def pool_name(address: DatabaseAddress) -> str:
@@ -18,11 +20,8 @@ def pool_name(address: DatabaseAddress) -> str:
 
 def pools_of(databases: Iterable[Database]) -> dict[str, PoolFigures]:
     """How the pools stand, by their names, those of all event loops together."""
-    found: dict[str, PoolFigures] = {}
+    found: defaultdict[str, list[PoolFigures]] = defaultdict(list)
     for database in list(databases):
-        name, figures = pool_name(database.address), database.pool_figures(all_loops=True)
-        if (other := found.get(name)) is not None:  # several `Database`s of one database
-            limit = None if other.limit is None or figures.limit is None else other.limit + figures.limit
-            figures = PoolFigures(other.open + figures.open, other.lent + figures.lent, limit)
-        found[name] = figures
-    return found
+        for address, figures in database.pools().items():
+            found[pool_name(address)].append(figures)  # there may be several `Database`s of one database
+    return {name: together(figures) for name, figures in found.items()}

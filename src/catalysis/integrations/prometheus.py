@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from catalysis.database import Database
 from catalysis.events import Observer, QueryEvent, TransactionEvent, observe, open_transactions
-from catalysis.integrations.pools import pools_of
+from catalysis.integrations.pools import pool_name, pools_of
 from catalysis.integrations.statements import describe
 
 if TYPE_CHECKING:
@@ -175,9 +175,25 @@ class _Pools(Collector):
             connections.add_metric((name, "idle"), figures.open - figures.lent)
             if figures.limit is not None:
                 most.add_metric((name,), figures.limit)
+        lag = GaugeMetricFamily(
+            "catalysis_replica_lag_seconds",
+            "Age of what the replica has not got; absent while nobody knows.",
+            labels=("database", "replica"),
+        )
+        rotation = GaugeMetricFamily(
+            "catalysis_replica_in_rotation",
+            "Whether the replica is read from.",
+            labels=("database", "replica"),
+        )
+        for database in list(self._databases):
+            for each in database.replica_health():
+                labels = pool_name(database.address), pool_name(each.address)
+                rotation.add_metric(labels, each.in_rotation)
+                if each.lag_seconds is not None:
+                    lag.add_metric(labels, each.lag_seconds)
         running = GaugeMetricFamily("catalysis_transactions_open", "Transactions that are running.")
         running.add_metric((), len(open_transactions()))
-        yield from (connections, most, running)
+        yield from (connections, most, rotation, lag, running)
 
 
 _measured: WeakKeyDictionary[CollectorRegistry, _Measured] = WeakKeyDictionary()

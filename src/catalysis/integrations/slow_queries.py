@@ -57,7 +57,7 @@ class SlowQueryLog(Observer):
 
     def __init__(self, database: Database, seconds: float, plan: bool, plan_every: float) -> None:
         """See `log_slow_queries`."""
-        self._database, self._address, self._seconds = database, database.address, seconds
+        self._database, self._addresses, self._seconds = database, database.addresses, seconds
         self._plan, self._plan_every = plan, plan_every
         self._explained: OrderedDict[str, float] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,7 +86,7 @@ class SlowQueryLog(Observer):
 
     def on_statement(self, happened: QueryEvent, parameters: Any) -> None:
         """See `Observer`."""
-        if happened.seconds < self._seconds or happened.database != self._address:
+        if happened.seconds < self._seconds or happened.database not in self._addresses:
             return
         try:
             logger.warning("Slow: %s", summary_of(happened), extra=fields_of(happened))

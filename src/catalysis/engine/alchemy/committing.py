@@ -4,6 +4,7 @@
 `SessionTransaction.commit`.  Releasing a savepoint does so too, and is no COMMIT.
 """
 
+from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,7 @@ from sqlalchemy.util import memoized_property
 from sqlmodel.orm.session import Session as SyncSession
 
 from catalysis.engine.alchemy.lending import Note, exhausted, note_of
+from catalysis.engine.routing import Route, last_write
 from catalysis.errors import UNKNOWN_TO_DATABASE, CommitOutcomeUnknown, PoolExhausted
 
 
@@ -29,9 +31,11 @@ def was_lost(error: BaseException) -> bool:
     if isinstance(error, CommitOutcomeUnknown):
         return True
     if isinstance(error, DBAPIError):
-        if getattr(error.orig, "sqlstate", None) in UNKNOWN_TO_DATABASE:
+        state = getattr(error.orig, "sqlstate", None)
+        if state in UNKNOWN_TO_DATABASE:
             return True
-        return error.connection_invalidated and not isinstance(error, InterfaceError)
+        refused = state == _READ_ONLY or isinstance(error, InterfaceError)
+        return error.connection_invalidated and not refused
     return isinstance(error, OSError)  # the socket's, which drivers pass on, and TimeoutError
 
 
@@ -45,6 +49,10 @@ def outcome_unknown(error: BaseException) -> CommitOutcomeUnknown:
     if isinstance(error, DBAPIError):
         return CommitOutcomeUnknown(error.statement, None, error.orig or error)
     return CommitOutcomeUnknown(None, None, error)
+
+
+_READ_ONLY = "25006"
+"""The SQLSTATE of a server that may not be written to: its connection is given up, but it has answered."""
 
 
 def _when_needed(name: str) -> Any:
@@ -114,6 +122,17 @@ class CommittingTransaction(SessionTransaction):
             self.is_committing = False
             if self._state in _KEPT:  # also where a listener to `after_commit` raised
                 self._of.has_committed = True
+            if self._connections:
+                self._of.may_have_committed()
+
+    def close(self, invalidate: bool = False) -> None:
+        """As the parent; tells the session that a transaction has ended that had a connection."""
+        had_connection = self._parent is None and bool(self._connections)
+        try:
+            super().close(invalidate)
+        finally:
+            if had_connection:
+                self._of.has_ended()
 
     @property
     def _of(self) -> "CommittingSession":
@@ -139,9 +158,24 @@ class CommittingSession(SyncSession):
 
     has_committed = False
     """Whether a transaction of it has been committed, so that what it did must not be done again."""
+    may_have_written = False
+    """Whether a COMMIT of it was sent, whatever became of it."""
+    route: Route | None = None
+    """Where its reads outside a transaction may go; None where there is the primary alone."""
 
     def has_begun(self, connection: Connection) -> None:
         """A transaction has begun on a connection, and nothing was sent in it; inside a greenlet."""
+
+    def may_have_committed(self) -> None:
+        """A COMMIT was sent, or a statement that commits by itself: the task's later reads must see what it wrote."""
+        self.may_have_written = True
+        if self.route is not None:
+            last_write.set(monotonic())
+
+    def has_ended(self) -> None:
+        """A transaction has ended that was at the database: what it saw there is the least that later reads see."""
+        if self.route is not None:
+            self.route.met_primary()
 
     def _autobegin_t(self, begin: bool = False) -> SessionTransaction:
         """As the parent, whose every outermost transaction is made here."""

@@ -196,6 +196,11 @@ def _takes_at_once(pool: Any) -> bool:
     return not 0 < queue._maxsize <= len(queue._queue)
 
 
+def outdate(pool: Any) -> None:
+    """Let no connection of the pool be lent again that is open now: the server went away, or is not the right one."""
+    pool._invalidate_time = time.time()
+
+
 def discard(engine: Engine, lent: Any, held: Connection | None, error: BaseException) -> None:
     """Free the connection's place in the pool at once, and have what it was doing cancelled and itself closed.
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
 from catalysis.engine.drivers import asyncpg, sqlite
-from catalysis.engine.drivers.base import Answer, Cursor, Driver
+from catalysis.engine.drivers.base import Answer, Cursor, Driver, Position
 from catalysis.settings import DatabaseSettings
 
 _DRIVERS: dict[str, Driver] = {"asyncpg": asyncpg.AsyncpgDriver(), "aiosqlite": sqlite.SqliteDriver()}
@@ -80,4 +80,14 @@ def _merged(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-__all__ = ["OWN_HOOKS", "Answer", "Cursor", "Driver", "driver_of", "is_driven", "make_engine", "was_stale"]
+__all__ = [
+    "OWN_HOOKS",
+    "Answer",
+    "Cursor",
+    "Driver",
+    "Position",
+    "driver_of",
+    "is_driven",
+    "make_engine",
+    "was_stale",
+]

@@ -23,10 +23,12 @@ from catalysis.engine.alchemy.adapters import (
 )
 from catalysis.engine.alchemy.leaving import closes_in_time, resets_session, run
 from catalysis.engine.alchemy.owning import LocalSetting
-from catalysis.engine.drivers.base import Answer
+from catalysis.engine.drivers.base import Answer, Position
+from catalysis.engine.drivers.connecting import connect
 from catalysis.engine.drivers.settings import SET_LOCALLY
 from catalysis.engine.leftovers import leaves_state
 from catalysis.errors import NoAnswer
+from catalysis.events import address_of
 from catalysis.settings import DatabaseSettings
 
 _SAME_OUTSIDE = frozenset({"autocommit", "read_committed", "read_uncommitted"})
@@ -38,24 +40,25 @@ Source: PostgreSQL documentation, "Transaction Isolation".
 
 def connect_args(settings: DatabaseSettings) -> dict[str, Any]:
     """What asyncpg is told when it connects."""
-    connect: dict[str, Any] = {
+    given: dict[str, Any] = {
+        "async_creator_fn": connect,
         "timeout": settings.connect_timeout,
         "command_timeout": settings.longest_answer,
     }
     if settings.pooler == "transaction":
         # A statement prepared by name would be on one of the pooler's connections, and its next use on another.
-        connect |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
-        connect["prepared_statement_name_func"] = _unnamed
-        return connect  # a pooler refuses settings that it does not know, and gives the session to others
+        given |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+        given["prepared_statement_name_func"] = _unnamed
+        return given  # a pooler refuses settings that it does not know, and gives the session to others
     bounds = {
         "statement_timeout": settings.statement_timeout,
         "lock_timeout": settings.lock_timeout,
         "idle_in_transaction_session_timeout": settings.idle_transaction_timeout,
     }
-    connect["server_settings"] = {
+    given["server_settings"] = {
         name: _milliseconds(seconds) for name, seconds in bounds.items() if seconds is not None
     }
-    return connect
+    return given
 
 
 def _milliseconds(seconds: float) -> str:
@@ -77,6 +80,7 @@ def prepare(engine: Engine, settings: DatabaseSettings) -> None:
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "handle_error", _no_answer, retval=True)
+    event.listen(engine, "handle_error", _has_moved)
     closes_in_time(engine)
     if settings.pooler is None:  # behind a pooler the session is not ours to reset
         resets_session(engine, leaves_state, ";".join(filter(None, (RESET, after_connect))))
@@ -130,8 +134,51 @@ def _no_answer(failed: ExceptionContext) -> BaseException | None:
     return NoAnswer(failed.statement, None, failed.original_exception)
 
 
+READ_ONLY = "25006"
+GOING_DOWN = frozenset({"57P01", "57P02", "57P03"})
+"""SQLSTATEs of a server that shuts down, has crashed, or starts.
+
+Source: PostgreSQL documentation, "PostgreSQL Error Codes".
+"""
+
+
+def _has_moved(failed: ExceptionContext) -> None:
+    """A server that goes down, or may not be written to any more: its connections are of no use, nor are the others.
+
+    What a transaction may not write that was begun READ ONLY is not meant: the server itself says what it is.
+    """
+    state = getattr(failed.original_exception, "sqlstate", None)
+    if failed.connection is None or failed.connection.closed or failed.connection.invalidated:
+        return
+    read_only = state == READ_ONLY and address_of(failed.connection.engine).role == "primary"
+    if state in GOING_DOWN or (read_only and _is_read_only(failed.connection.connection)):
+        failed.is_disconnect = True
+
+
+def _is_read_only(proxy: Any) -> bool:
+    """Whether the server is a replica or takes no writes by default; so too where it is too old to say (before 14)."""
+    said = proxy.driver_connection.get_settings()
+    return (
+        getattr(said, "in_hot_standby", "on") == "on"
+        or getattr(said, "default_transaction_read_only", "off") == "on"
+    )
+
+
 def _unnamed() -> str:
     return ""
+
+
+POSITION = """
+SELECT (found.end_ - pg_lsn '0/0')::bigint, (found.flushed - pg_lsn '0/0')::bigint,
+    pg_is_in_recovery(), current_setting('transaction_read_only') = 'off'
+FROM (SELECT CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
+                  ELSE pg_current_wal_insert_lsn() END AS end_,
+             CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0')
+                  ELSE pg_current_wal_flush_lsn() END AS flushed) AS found
+"""
+"""A commit with `synchronous_commit` off returns before its part of the log is flushed, so that the end counts; and
+what is no commit may lie in memory for long on an idle server, for which no replica can be blamed.
+"""
 
 
 class AsyncpgDriver:
@@ -144,11 +191,11 @@ class AsyncpgDriver:
     def reads_outside(self, connection: Any, dialect: Any) -> bool:
         """See `Driver`."""
         level = isolation_of(connection)
-        return (
-            level in _SAME_OUTSIDE
-            if level is not None
-            else dialect.default_isolation_level in ("READ COMMITTED", "READ UNCOMMITTED")
-        )
+        if level is not None:
+            return level in _SAME_OUTSIDE
+        # Not known while the engine's very first connection still asks for it, beside this one.
+        default = getattr(dialect, "default_isolation_level", None)
+        return default in ("READ COMMITTED", "READ UNCOMMITTED")
 
     def fetch(
         self,
@@ -208,6 +255,12 @@ class AsyncpgDriver:
             async with driver_connection(connection).transaction():
                 answer = await _write(connection, sql, rows, dialect, returns=returns or counted)
         return Answer(answer.describe, (), len(answer.rows)) if counted else answer
+
+    async def position(self, connection: Any) -> Position:
+        """See `Driver`; in a transaction, so that a pooler sends both messages to one server."""
+        raw = driver_connection(connection)
+        async with raw.transaction():
+            return Position(*await raw.fetchrow(POSITION))
 
     def was_stale(self, error: Exception) -> bool:
         """See `Driver`."""

@@ -21,6 +21,17 @@ class Answer(NamedTuple):
     lastrowid: int | None = None
 
 
+class Position(NamedTuple):
+    """Where a server is in the log of changes, and what may be asked of it."""
+
+    end: int
+    """Of the log, in bytes: behind it is whatever a primary has committed.  What a replica has replayed."""
+    flushed: int
+    """The part of it that is on a primary's disk, and so on its way to replicas; what a replica has replayed."""
+    is_replica: bool
+    is_writable: bool
+
+
 class Cursor(Protocol):
     """An open cursor on the server, inside a transaction."""
 
@@ -98,6 +109,14 @@ class Driver(Protocol):
 
         With `returns` the answer has what RETURNING gave, in the order of the rows; with `counts` it has the number of
         rows changed.  Outside a transaction it commits by itself, and all or nothing of it.
+
+        Raises:
+            Exception: whatever the driver raises, untranslated.
+        """
+        ...
+
+    async def position(self, connection: Any) -> Position | None:
+        """Where the server is, behind which everything is that it had committed before; None if it keeps no such log.
 
         Raises:
             Exception: whatever the driver raises, untranslated.

@@ -208,6 +208,9 @@ class SqliteDriver:
                 return await _write(database, sql, rows, in_transaction=True, returns=returns)
         return await _write(database, sql, rows, in_transaction=False, returns=returns)
 
+    async def position(self, connection: Any) -> None:
+        """See `Driver`: a file has no replicas."""
+
     def was_stale(self, error: Exception) -> bool:
         """See `Driver`: SQLite prepares anew by itself."""
         return False
