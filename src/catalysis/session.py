@@ -23,16 +23,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
 from catalysis.distribution.statements import DistributionCheck
+from catalysis.engine.alchemy.by_key import ABSENT, UNSURE, known_instance, plain_key
 from catalysis.engine.alchemy.construction import generate_constructors
-from catalysis.engine.alchemy.sessions import (
-    ABSENT,
-    UNSURE,
-    holds_nothing,
-    is_unflushed,
-    known_instance,
-    must_flush_first,
-    plain_key,
-)
+from catalysis.engine.alchemy.sessions import holds_nothing, is_unflushed, must_flush_first
 from catalysis.engine.coverage import getting_of, reading_of
 from catalysis.engine.positions import primary_position
 from catalysis.engine.refresh import refresh

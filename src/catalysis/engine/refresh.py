@@ -11,13 +11,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from catalysis.engine.alchemy.sessions import (
-    HookedSession,
-    expire_whole,
-    is_plain,
-    must_flush_first,
-    refreshable_key,
-)
+from catalysis.engine.alchemy.by_key import expire_whole, is_plain, refreshable_key
+from catalysis.engine.alchemy.sessions import HookedSession, must_flush_first
 from catalysis.engine.binding import bind
 from catalysis.engine.coverage import getting_of, reading_of
 from catalysis.engine.learning import is_generated
