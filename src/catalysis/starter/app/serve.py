@@ -4,6 +4,7 @@ The port comes before the database, so that a server which cannot start has chan
 """
 
 import asyncio
+import gc
 import socket
 from typing import Annotated
 
@@ -43,6 +44,8 @@ def serve(
         logins = ", ".join(f"[bold]{name}[/] ({role})" for name, role in DEMO_LOGINS.items())
         output.print(f"Log in as {logins}, each with the password [bold]{DEMO_PASSWORD}[/].")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    gc.collect()
+    gc.freeze()  # what is there by now stays, and no collection has to walk through it again
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # which uvicorn sends on, once it has stopped
