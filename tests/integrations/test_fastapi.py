@@ -12,7 +12,7 @@ from fastapi import BackgroundTasks, Depends, FastAPI
 from fastapi.exceptions import DependencyScopeError
 from fastapi.responses import StreamingResponse
 from pydantic import Field as PydanticField
-from sqlalchemy import CheckConstraint, text
+from sqlalchemy import CheckConstraint, make_url, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import registry
 from sqlmodel import Field, select
@@ -198,6 +198,15 @@ async def test_an_exhausted_pool_is_a_503_with_retry_after(postgres_url: str):
         reply = await client.get(f"/owners/{uuid4()}")
     await database.close()
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+
+
+async def test_hosts_of_which_none_lets_us_in_are_a_503(postgres_url: str):
+    nobody = make_url(postgres_url).set(host=None, port=None, query={"host": ("127.0.0.1:1", "127.0.0.1:2")})
+    database = Database(nobody)
+    reply = await served(application(database), f"/owners/{uuid4()}")
+    await database.close()
+    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+    assert "127.0.0.1" not in reply.text
 
 
 async def test_the_lifespan_makes_tables_if_told_and_closes(tmp_path):

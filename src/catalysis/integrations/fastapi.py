@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.requests import HTTPConnection
 
 from catalysis.database import Database, DatabaseService
-from catalysis.errors import InvalidPage, InvalidToken
+from catalysis.errors import CannotConnect, InvalidPage, InvalidToken
 from catalysis.events import CodeLine
 from catalysis.integrations.asgi import ManagedScope
 from catalysis.integrations.constraints import violated_constraint
@@ -105,7 +105,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     A violated constraint is a 409 with the constraint's name; `NoResultFound` (`scalar_one`, `get_one`) a 404;
     data that does not validate, or that a column cannot hold, and what is no page or write token, a 422; a pool that
-    stayed empty a 503.
+    stayed empty, and a server that lets nobody in, a 503 with Retry-After.
     """
     app.add_exception_handler(IntegrityError, _conflict)
     app.add_exception_handler(NoResultFound, _not_found)
@@ -113,6 +113,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InvalidPage, _not_ours)
     app.add_exception_handler(InvalidToken, _not_ours)
     app.add_exception_handler(PoolTimeout, _overloaded)
+    app.add_exception_handler(CannotConnect, _overloaded)
     app.add_exception_handler(StatementError, _statement_failed)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(OverflowError, _too_large)
@@ -145,7 +146,7 @@ async def _not_ours(request: Request, error: Exception) -> Response:
 
 
 async def _overloaded(request: Request, error: Exception) -> Response:
-    answer = _answer(503, "The database is busy.")
+    answer = _answer(503, "The database cannot answer now.")
     answer.headers["Retry-After"] = "1"
     return answer
 
