@@ -196,7 +196,9 @@ class Player:
             await load(categories, top(Category.tasks, 2, order_by=Task.title)),
         ]
         found = [
-            (sorted(t.name for t in task.tags), self.told([task])) for c in categories for task in c.tasks
+            (sorted(t.name for t in task.tags), self.told([task]))
+            for category in categories
+            for task in sorted(category.tasks, key=_called)
         ]
         return (
             [self.told(each) for each in computed[:3]],
