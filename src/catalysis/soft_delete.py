@@ -260,7 +260,7 @@ def _unfiltered(what: str) -> UnsupportedStatement:
 
 def _concerns(statement: Any) -> bool:
     """Whether a statement can meet a marked row, itself or by what its instances load later."""
-    return any(each in _registries for each in registries_in(statement))
+    return len(_registries) > 0 and any(each in _registries for each in registries_in(statement))
 
 
 def _without_marked_sources(executing: ORMExecuteState) -> Any:
