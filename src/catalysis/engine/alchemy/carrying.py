@@ -6,16 +6,14 @@ at is what SQLAlchemy is about to write, criteria and eager joins included, SELE
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from copy import copy
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, ColumnClause, Grouping, Tuple
 from sqlalchemy.sql.operators import and_, eq, in_op, or_
 from sqlalchemy.sql.visitors import iterate
-from sqlalchemy.util import LRUCache
 
-from catalysis.engine.alchemy.checking import conditions_in, leaves_of
+from catalysis.engine.alchemy.checking import Looking, conditions_in, leaves_of, looked_at
 
 DISTRIBUTION = "distribution"
 """The key of `Table.info` under which a table says how it is distributed; what has `by` names a column."""
@@ -32,10 +30,6 @@ def said_of(options: Mapping[str, Any]) -> Any:
     if top is None:
         return None
     return {**top.query._execution_options, **top.execution_options}.get(DISTRIBUTION_CHECK)
-
-
-LOOKED_AT = 1_000
-"""The most statements that an engine remembers."""
 
 
 class Uncarried(NamedTuple):
@@ -55,50 +49,18 @@ def uncarried(
     Raises:
         Exception: what SQLAlchemy raises for a statement that does not compile.
     """
-    kept = engine.__dict__.setdefault(_LOOKS, {})
-    if not kept:
-        dialect: Any = copy(engine.dialect)
-        dialect.statement_compiler = type("CarryingCompiler", (_Looks, dialect.statement_compiler), {})
-        kept.update(dialect=dialect, seen=LRUCache(LOOKED_AT))
-    compiled, *_ = statement._compile_w_cache(
-        dialect=kept["dialect"],
-        compiled_cache=kept["seen"],
-        column_keys=sorted(columns),
-        for_executemany=many,
-        schema_translate_map=None,
-    )
+    compiled = looked_at(statement, engine, _Looks, DISTRIBUTION, None, sorted(columns), many=many)
     found: Uncarried | None = compiled.uncarried
     return None if found is None else found._replace(sql=compiled.string)
 
 
-_LOOKS = "_catalysis_carries"
-"""Under this name an engine keeps them, as the dialect in them is a copy of its own."""
-
-
-class _Looks:
-    """Before SQLAlchemy's compiler, in the order of its bases."""
+class _Looks(Looking):
+    """Seeks a table whose distribution column is not carried."""
 
     uncarried: Uncarried | None = None
 
-    def _look(self, froms: Iterable[Any], where: Iterable[Any]) -> None:
+    def look(self, froms: Iterable[Any], where: Iterable[Any]) -> None:
         self.uncarried = self.uncarried or _uncarried_among(froms, where)
-
-    def _compose_select_body(
-        self, text: Any, select: Any, compile_state: Any, inner_columns: Any, froms: Any, *rest: Any
-    ) -> Any:
-        self._look(froms, select._where_criteria)
-        parent: Any = super()
-        return parent._compose_select_body(text, select, compile_state, inner_columns, froms, *rest)
-
-    def update_tables_clause(self, update_stmt: Any, from_table: Any, extra_froms: Any, **kw: Any) -> Any:
-        self._look([from_table, *(extra_froms or ())], update_stmt._where_criteria)
-        parent: Any = super()
-        return parent.update_tables_clause(update_stmt, from_table, extra_froms, **kw)
-
-    def delete_table_clause(self, delete_stmt: Any, from_table: Any, extra_froms: Any, **kw: Any) -> Any:
-        self._look([from_table, *(extra_froms or ())], delete_stmt._where_criteria)
-        parent: Any = super()
-        return parent.delete_table_clause(delete_stmt, from_table, extra_froms, **kw)
 
 
 class _Leaf(NamedTuple):

@@ -1,4 +1,4 @@
-"""A compiler that refuses what a condition of the session's own does not reach.
+"""Compilers that look at what a statement reads, and one that refuses what the session's condition does not reach.
 
 SQLAlchemy adds criteria where it knows that a mapped class is meant.  A bare table, a FULL JOIN, a class hidden in a
 join that was put together by hand: those it renders without.  So a statement is compiled once more, by a compiler that
@@ -17,8 +17,8 @@ from sqlalchemy.sql.operators import and_
 from sqlalchemy.sql.selectable import AliasedReturnsRows, Join, TableClause
 from sqlalchemy.util import LRUCache
 
-CHECKED = 1_000
-"""The most statements that an engine remembers as checked."""
+LOOKED_AT = 1_000
+"""The most statements that an engine remembers to have looked at, for each thing that is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,61 +51,81 @@ def check(
     Raises:
         Exception: what `guarded.refuse` makes, or what SQLAlchemy raises for a statement that does not compile.
     """
-    kept = engine.__dict__.setdefault(_CHECKS, {}).setdefault(guarded.name, {})
-    if kept.get("guarded") is not guarded:
-        kept.update(guarded=guarded, dialect=_checking(engine.dialect, guarded), passed=LRUCache(CHECKED))
-    statement._compile_w_cache(
+    looked_at(statement, engine, _Checks, guarded.name, guarded, columns, many=many)
+
+
+def looked_at(
+    statement: Any,
+    engine: Engine,
+    looking: type["Looking"],
+    name: str,
+    sought: Any,
+    columns: Sequence[str],
+    *,
+    many: bool,
+) -> Any:
+    """The statement as such a compiler has compiled it, once a cache key for as long as the same is sought.
+
+    Raises:
+        Exception: what the compiler raises.
+    """
+    kept = engine.__dict__.setdefault(_LOOKS, {}).setdefault(name, {})
+    if not kept or kept["sought"] is not sought:
+        dialect: Any = copy(engine.dialect)
+        dialect.statement_compiler = type(
+            "LookingCompiler", (looking, dialect.statement_compiler), {"sought": sought}
+        )
+        kept.update(sought=sought, dialect=dialect, seen=LRUCache(LOOKED_AT))
+    compiled, *_ = statement._compile_w_cache(
         dialect=kept["dialect"],
-        compiled_cache=kept["passed"],
+        compiled_cache=kept["seen"],
         column_keys=list(columns),
         for_executemany=many,
         schema_translate_map=None,
     )
+    return compiled
 
 
-_CHECKS = "_catalysis_checks"
+_LOOKS = "_catalysis_looks"
 """Under this name an engine keeps them, as the dialect in them is a copy of its own."""
 
 
-def _checking(dialect: Any, guarded: Guarded) -> Any:
-    made = copy(dialect)
-    made.statement_compiler = type(
-        "CheckingCompiler", (_Checks, dialect.statement_compiler), {"guarded": guarded}
-    )
-    return made
+class Looking:
+    """Before SQLAlchemy's compiler, in the order of its bases: is shown what each SELECT, UPDATE and DELETE reads."""
+
+    sought: Any
+
+    def look(self, froms: Iterable[Any], where: Iterable[Any]) -> None:
+        """At its sources and what stands in its WHERE."""
+        raise NotImplementedError
+
+    def _compose_select_body(
+        self, text: Any, select: Any, compile_state: Any, inner_columns: Any, froms: Any, *rest: Any
+    ) -> Any:
+        self.look(froms, select._where_criteria)
+        parent: Any = super()
+        return parent._compose_select_body(text, select, compile_state, inner_columns, froms, *rest)
+
+    def update_tables_clause(self, update_stmt: Any, from_table: Any, extra_froms: Any, **kw: Any) -> Any:
+        self.look([from_table, *(extra_froms or ())], update_stmt._where_criteria)
+        parent: Any = super()
+        return parent.update_tables_clause(update_stmt, from_table, extra_froms, **kw)
+
+    def delete_table_clause(self, delete_stmt: Any, from_table: Any, extra_froms: Any, **kw: Any) -> Any:
+        self.look([from_table, *(extra_froms or ())], delete_stmt._where_criteria)
+        parent: Any = super()
+        return parent.delete_table_clause(delete_stmt, from_table, extra_froms, **kw)
 
 
 _PLAIN_LITERAL = re.compile(r"\*|\w+|'[^'\\]*'")
 """What `literal_column()` may say: nothing that could hold a subquery, or an OR that swallows the condition."""
 
 
-class _Checks:
-    """Before SQLAlchemy's compiler, in the order of its bases."""
+class _Checks(Looking):
+    """Seeks what is `Guarded`."""
 
-    guarded: Guarded
-
-    def _compose_select_body(
-        self,
-        text: Any,
-        select: Any,
-        compile_state: Any,
-        inner_columns: Any,
-        froms: Any,
-        *rest: Any,
-    ) -> Any:
-        check_sources(self.guarded, froms, select._where_criteria)
-        parent: Any = super()
-        return parent._compose_select_body(text, select, compile_state, inner_columns, froms, *rest)
-
-    def update_tables_clause(self, update_stmt: Any, from_table: Any, extra_froms: Any, **kw: Any) -> Any:
-        check_sources(self.guarded, [from_table, *(extra_froms or ())], update_stmt._where_criteria)
-        parent: Any = super()
-        return parent.update_tables_clause(update_stmt, from_table, extra_froms, **kw)
-
-    def delete_table_clause(self, delete_stmt: Any, from_table: Any, extra_froms: Any, **kw: Any) -> Any:
-        check_sources(self.guarded, [from_table, *(extra_froms or ())], delete_stmt._where_criteria)
-        parent: Any = super()
-        return parent.delete_table_clause(delete_stmt, from_table, extra_froms, **kw)
+    def look(self, froms: Iterable[Any], where: Iterable[Any]) -> None:
+        check_sources(self.sought, froms, where)
 
     def visit_textclause(self, textclause: Any, *args: Any, **kw: Any) -> Any:
         self._meet_textual("has textual SQL in it, which may read or write any row")
@@ -124,8 +144,8 @@ class _Checks:
         return parent.visit_column(column, *args, **kw)
 
     def _meet_textual(self, what: str) -> None:
-        if not self.guarded.allows_textual:
-            raise self.guarded.refuse(what)
+        if not self.sought.allows_textual:
+            raise self.sought.refuse(what)
 
 
 # --- What a SELECT, UPDATE or DELETE reads --------------------------------------------------------
