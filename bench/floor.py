@@ -28,7 +28,7 @@ from catalysis import Database, Session
 from catalysis.engine.binding import bind
 from catalysis.engine.collector import paused
 from catalysis.engine.coverage import reading_of
-from catalysis.engine.run import load_of
+from catalysis.engine.instances import load_of
 
 CHILDREN = "WHERE bench_task.user_id = ANY($1)"
 Way = Callable[[], Awaitable[Any]]

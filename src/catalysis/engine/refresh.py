@@ -15,8 +15,9 @@ from catalysis.engine.alchemy.by_key import expire_whole, is_plain, refreshable_
 from catalysis.engine.alchemy.sessions import HookedSession, must_flush_first
 from catalysis.engine.binding import bind
 from catalysis.engine.coverage import getting_of, reading_of
+from catalysis.engine.instances import load_of
 from catalysis.engine.learning import is_generated
-from catalysis.engine.run import fetch, load_of, run_one
+from catalysis.engine.run import fetch, run_one
 from catalysis.engine.waiting import flush_first
 
 FIRST, NEXT = 100, 500

@@ -1,8 +1,8 @@
 """The trip of a reading statement: plan, lease, driver rows, instances.  Start here.
 
 `coverage.reading_of` has found or made its plan; `binding` makes SQL and values of it, `lease` lends a connection, a
-driver fetches, and a hydrator turns rows into instances (`learning` tells how the plan came to one).  What comes back
-as None goes through SQLAlchemy, whole, before anything was sent: parameters that cannot be bound, a transaction that
+driver fetches, and `instances` has a hydrator turn rows into those (`learning` tells how the plan came to it).  What comes
+back as None goes through SQLAlchemy, whole, before anything was sent: parameters that cannot be bound, a transaction that
 cannot be used.
 """
 
@@ -17,15 +17,14 @@ from catalysis.engine.alchemy.compiling import subject_of
 from catalysis.engine.alchemy.owning import LocalSetting
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.binding import Sent, bind
-from catalysis.engine.collector import MANY, paused
 from catalysis.engine.drivers import Answer, Driver, driver_of, was_stale
+from catalysis.engine.instances import hydrate
 from catalysis.engine.learning import is_generated, load_rows
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
 from catalysis.engine.telling import tell
-from catalysis.engine.waiting import load_together
 from catalysis.errors import NoAnswer
-from catalysis.events import is_heard, note_origin, rows_of
+from catalysis.events import is_heard, note_origin
 
 CANCELED = "57014"
 """The SQLSTATE of a statement that ran into `statement_timeout`."""
@@ -141,33 +140,3 @@ async def _ask(
     if lent.held is None:
         await lent.give_back()
     return answer
-
-
-# --- Instances ------------------------------------------------------------------------------------
-
-
-async def hydrate(session: HookedSession, reading: Reading, answer: Answer) -> tuple[loading.Load, list[Any]]:
-    """The driver's rows as the result's, of a plan that has its hydrator."""
-    plan, load = reading.plan, load_of(session, reading, len(answer.rows))
-    assert plan.recipe is not None
-    assert plan.hydrator is not None
-    if len(answer.rows) < MANY:
-        rows = plan.hydrator(answer.rows, load)
-    else:
-        with paused(len(answer.rows)):
-            rows = plan.hydrator(answer.rows, load)
-    if len(rows) > 1:  # one alone has no peers, and may be somebody's peer already
-        load.adopt(lambda number: rows_of(number) <= len(rows))
-    if plan.recipe.row.loads_after:
-        while calls := load.take_post_loads():
-            await load_together(session, calls)
-    return load, rows
-
-
-def load_of(session: HookedSession, reading: Reading, rows: int) -> loading.Load:
-    """What a plan's hydrator loads rows into."""
-    plan = reading.plan
-    assert plan.recipe is not None
-    load = loading.Load(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
-    note_origin(load.number, plan.compiled.string, rows)
-    return load
