@@ -45,15 +45,16 @@ def rendered(id: UUID, title: str, number: int, done: bool) -> bytes:  # noqa: A
 class Twenties:
     """Twenty keys at a time, round and round: the same for every application, and never two clients' at once."""
 
-    def __init__(self, keys: list[UUID]) -> None:
-        self._keys = keys
+    def __init__(self) -> None:
+        self.keys: list[UUID] = []
+        """Filled when the application starts."""
         self._turn = count()
 
     def next(self) -> tuple[int, list[UUID]]:
         """The number of the turn, and its keys."""
         turn = next(self._turn)
-        start = turn * TWENTY % len(self._keys)
-        return turn, self._keys[start : start + TWENTY]
+        start = turn * TWENTY % len(self.keys)
+        return turn, self.keys[start : start + TWENTY]
 
 
 PATHS = {
@@ -64,7 +65,7 @@ PATHS = {
     "/tasks/{user}": "a list of 20",
     "/board/{user}": "a list of 20 with two relationships",
 }
-"""What is measured; the routes are written out in each application, as a reader of its documentation would."""
+"""What is measured."""
 
 Application = Callable[[str], Any]
 """From a URL of the database to an ASGI application."""

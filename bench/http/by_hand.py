@@ -24,29 +24,35 @@ UPDATE = "UPDATE bench_task SET title = $2, updated_at = $3 WHERE id = $1"
 
 def application(url: str) -> FastAPI:
     """The routes, over a pool of their own."""
-    pool: asyncpg.Pool
-    twenties: Twenties
+    twenties = Twenties()
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
-        nonlocal pool, twenties
         async with asyncpg.create_pool(url.replace("+asyncpg", ""), min_size=POOL, max_size=POOL) as pool:
+            app.state.pool = pool
             found = await pool.fetch("SELECT id FROM bench_task ORDER BY number")
-            twenties = Twenties([row["id"] for row in found])
+            twenties.keys = [row["id"] for row in found]
             yield
 
     app = FastAPI(lifespan=live)
+    by_key_routes(app, twenties)
+    list_routes(app)
+    return app
+
+
+def by_key_routes(app: FastAPI, twenties: Twenties) -> None:
+    """One row, and twenty of them one by one."""
 
     @app.get("/task/{task}", response_model=TaskAnswer)
     async def one(task: UUID) -> Any:
-        row = await pool.fetchrow(ONE, task)
+        row = await app.state.pool.fetchrow(ONE, task)
         if row is None:
             raise HTTPException(404)
         return dict(row)
 
     @app.get("/raw/{task}")
     async def raw(task: UUID) -> Response:
-        row = await pool.fetchrow(ONE, task)
+        row = await app.state.pool.fetchrow(ONE, task)
         if row is None:
             raise HTTPException(404)
         body = rendered(row["id"], row["title"], row["number"], row["done"])
@@ -55,13 +61,13 @@ def application(url: str) -> FastAPI:
     @app.get("/twenty", response_model=list[TaskAnswer])
     async def twenty() -> Any:
         _, keys = twenties.next()
-        async with pool.acquire() as connection:
+        async with app.state.pool.acquire() as connection:
             return [dict(await connection.fetchrow(ONE, key)) for key in keys]
 
     @app.get("/updates", response_model=list[TaskAnswer])
     async def updates() -> Any:
         turn, keys = twenties.next()
-        async with pool.acquire() as connection:
+        async with app.state.pool.acquire() as connection:
             found = [dict(await connection.fetchrow(ONE, key)) for key in keys]
             now = datetime.now(UTC)
             for row in found:
@@ -70,9 +76,13 @@ def application(url: str) -> FastAPI:
             await connection.executemany(UPDATE, [(row["id"], row["title"], now) for row in found])
         return found
 
+
+def list_routes(app: FastAPI) -> None:
+    """Twenty rows by one query, bare and with two relationships."""
+
     @app.get("/tasks/{user}", response_model=list[TaskAnswer])
     async def tasks(user: UUID) -> Any:
-        return [dict(row) for row in await pool.fetch(LIST, user)]
+        return [dict(row) for row in await app.state.pool.fetch(LIST, user)]
 
     @app.get("/board/{user}", response_model=list[TaskWithTwoAnswer])
     async def board(user: UUID) -> Any:
@@ -82,7 +92,5 @@ def application(url: str) -> FastAPI:
                 "user": {"id": row["user_id"], "name": row["user_name"]},
                 "category": {"id": row["category_id"], "name": row["category_name"]},
             }
-            for row in await pool.fetch(BOARD, user)
+            for row in await app.state.pool.fetch(BOARD, user)
         ]
-
-    return app

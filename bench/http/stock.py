@@ -3,31 +3,32 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
-from fastapi import Depends, FastAPI, HTTPException, Response
+from fastapi import Depends, FastAPI
 from sqlalchemy import DateTime
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import joinedload
 from sqlmodel import Field, Relationship, SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from bench.http.answers import POOL, TaskAnswer, TaskWithTwoAnswer, Twenties, rendered
+from bench.http.answers import POOL, Twenties
+from bench.http.sessions import add_routes
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
+TIME: Any = DateTime(timezone=True)
+"""SQLModel declares that it wants a class, and takes an instance."""
+
+
 class Row(SQLModel):
     id: UUID = Field(primary_key=True)
-    created_at: datetime = Field(sa_type=DateTime(timezone=True))  # pyright: ignore[reportArgumentType]
-    updated_at: datetime = Field(
-        sa_type=DateTime(timezone=True),  # pyright: ignore[reportArgumentType]
-        sa_column_kwargs={"onupdate": _now},
-    )
-    deleted_at: datetime | None = Field(sa_type=DateTime(timezone=True))  # pyright: ignore[reportArgumentType]
+    created_at: datetime = Field(sa_type=TIME)
+    updated_at: datetime = Field(sa_type=TIME, sa_column_kwargs={"onupdate": _now})
+    deleted_at: datetime | None = Field(sa_type=TIME)
 
 
 class User(Row, table=True):
@@ -55,63 +56,19 @@ def application(url: str) -> FastAPI:
     """The routes, over an engine of their own."""
     engine = create_async_engine(url, pool_size=POOL, max_overflow=0)
     make_session = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
-    twenties: Twenties
+    twenties = Twenties()
 
     async def get_session() -> AsyncIterator[AsyncSession]:
         async with make_session() as session:
             yield session
 
-    SessionDep = Annotated[AsyncSession, Depends(get_session)]  # noqa: N806 - a type
-
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
-        nonlocal twenties
         async with make_session() as session:
-            found = await session.exec(select(Task.id).order_by(col(Task.number)))
-            twenties = Twenties(list(found.all()))
+            twenties.keys = list(await session.exec(select(Task.id).order_by(col(Task.number))))
         yield
         await engine.dispose()
 
     app = FastAPI(lifespan=live)
-
-    @app.get("/task/{task}", response_model=TaskAnswer)
-    async def one(task: UUID, session: SessionDep) -> Any:
-        found = await session.get(Task, task)
-        if found is None:
-            raise HTTPException(404)
-        return found
-
-    @app.get("/raw/{task}")
-    async def raw(task: UUID, session: SessionDep) -> Response:
-        found = await session.get(Task, task)
-        if found is None:
-            raise HTTPException(404)
-        body = rendered(found.id, found.title, found.number, found.done)
-        return Response(body, media_type="application/json")
-
-    @app.get("/twenty", response_model=list[TaskAnswer])
-    async def twenty(session: SessionDep) -> Any:
-        _, keys = twenties.next()
-        return [await session.get(Task, key) for key in keys]
-
-    @app.get("/updates", response_model=list[TaskAnswer])
-    async def updates(session: SessionDep) -> Any:
-        turn, keys = twenties.next()
-        found = [await session.get_one(Task, key) for key in keys]
-        for task in found:
-            task.title = f"turn {turn}"
-        await session.commit()
-        return found
-
-    @app.get("/tasks/{user}", response_model=list[TaskAnswer])
-    async def tasks(user: UUID, session: SessionDep) -> Any:
-        query = select(Task).where(Task.user_id == user).order_by(col(Task.number).desc()).limit(20)
-        return (await session.exec(query)).all()
-
-    @app.get("/board/{user}", response_model=list[TaskWithTwoAnswer])
-    async def board(user: UUID, session: SessionDep) -> Any:
-        query = select(Task).where(Task.user_id == user).order_by(col(Task.number).desc()).limit(20)
-        query = query.options(joinedload(Task.user), joinedload(Task.category))  # pyright: ignore[reportArgumentType]
-        return (await session.exec(query)).all()
-
+    add_routes(app, Task, Depends(get_session), twenties)
     return app

@@ -111,6 +111,14 @@ def judged(found: dict[str, Any], said: str) -> list[Verdict]:
             idle.longest.get(WRITES, 0) < LONGEST_IDLE,
             f"seen {idle.seen[WRITES]}, unmoved {idle.seen_twice[WRITES]}, {idle.longest.get(WRITES, 0) * 1000:.0f} ms",
         ),
+        *answered(seen),
+        Verdict("the server says nothing", not said, said[-300:]),
+    ]
+
+
+def answered(seen: Any) -> list[Verdict]:
+    """What must hold of the answers."""
+    return [
         Verdict("nothing but 2xx, 404, 409 and 503", not seen.unexpected, str(dict(seen.unexpected))),
         Verdict(
             "every 503 says Retry-After",
@@ -118,7 +126,6 @@ def judged(found: dict[str, Any], said: str) -> list[Verdict]:
             f"{seen.refused} of them",
         ),
         Verdict("no answer is missing", not seen.dropped, str(seen.dropped)),
-        Verdict("the server says nothing", not said, said[-300:]),
     ]
 
 

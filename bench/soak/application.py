@@ -155,6 +155,12 @@ def reading_routes(app: FastAPI, database: Database) -> None:
             return True
         return False
 
+    streaming_routes(app, database)
+
+
+def streaming_routes(app: FastAPI, database: Database) -> None:
+    """What reads on while its body is being sent."""
+
     @app.get("/pages/{start}")
     async def pages(start: int) -> StreamingResponse:
         async def body() -> AsyncIterator[str]:

@@ -1,9 +1,9 @@
 """The trip of a reading statement: plan, lease, driver rows, instances.  Start here.
 
 `coverage.reading_of` has found or made its plan; `binding` makes SQL and values of it, `lease` lends a connection, a
-driver fetches, and `instances` has a hydrator turn rows into those (`learning` tells how the plan came to it).  What comes
-back as None goes through SQLAlchemy, whole, before anything was sent: parameters that cannot be bound, a transaction that
-cannot be used.
+driver fetches, and `instances` has a hydrator turn rows into those (`learning` tells how the plan came to it).  What
+comes back as None goes through SQLAlchemy, whole, before anything was sent: parameters that cannot be bound, a
+transaction that cannot be used.
 """
 
 from typing import Any
