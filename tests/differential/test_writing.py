@@ -85,6 +85,15 @@ FOUND: list[list[Step]] = [
     [("about", 5, -1), ("find_all", 6), ("set_all", 0, 4, 7)],
     # The order in which a rollback tells of what a flush made persistent: as it was added, and not as a set has it.
     [("about", 6, -1), ("make_many", 7, 80, 13, 2), ("flush",), ("listen", 6, 7), ("rollback",)],
+    # A refresh that has expired and flushed before it is left to SQLAlchemy: what the flush loaded stays loaded.
+    [
+        ("about", 16, -1),
+        ("make", 6, 15, 10, 2),
+        ("find", 8, 0),
+        ("forget", 1),
+        ("relate", 7, 2, 0, 2),
+        ("refresh_all", 6),
+    ],
 ]
 """Programs on which the two once differed."""
 

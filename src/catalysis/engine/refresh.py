@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import inspect, select
+from sqlalchemy.util.concurrency import greenlet_spawn
 
-from catalysis.engine.alchemy.by_key import expire_whole, is_plain, refreshable_key
+from catalysis.engine.alchemy.by_key import expire_whole, is_plain, load_expired, refreshable_key
 from catalysis.engine.alchemy.sessions import HookedSession, must_flush_first
 from catalysis.engine.binding import bind
 from catalysis.engine.coverage import getting_of, reading_of
@@ -98,17 +99,21 @@ async def refresh(session: HookedSession, flushed: Flushed, instance: Any) -> bo
     if must_flush_first(session):
         flushed.forget_rows()
         await flush_first(session)
-        kept, getting = None, getting or getting_of(session, mapper, key[1])
+        kept, getting = None, getting_of(session, mapper, inspect(instance).identity)
     elif kept is None and len(keys := flushed.next_keys(mapper, key)) > 1:
         kept = await _fetch_together(session, flushed, mapper, keys)
     if kept is not None:
-        loaded = kept()[0]
-    elif getting is None or isinstance(getting, str) or (answer := await run_one(session, getting)) is None:
-        return None
-    elif (loaded := answer[0]) is None:
+        found = kept()
+    elif getting is None or isinstance(getting, str):
+        found = None
+    else:
+        found = await run_one(session, getting)
+    if found is not None and found[0] is None:
         return False
     # A key that the database gives otherwise than it was set (text for a number) is another instance's.
-    return True if loaded is instance else None
+    return (found is not None and found[0] is instance) or await greenlet_spawn(
+        load_expired, session, instance
+    )
 
 
 async def _fetch_together(

@@ -3,7 +3,8 @@
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy.orm import Mapper
+from sqlalchemy import select
+from sqlalchemy.orm import Mapper, loading
 
 _PLAIN_KEYS = (int, str, UUID, bytes)
 
@@ -79,3 +80,20 @@ def expire_whole(session: Any, instance: Any) -> None:
         session._conditional_expire(state)
     else:
         session._expire_state(state, None)
+
+
+def load_expired(session: Any, instance: Any) -> bool:
+    """Let SQLAlchemy load all of an instance that has been expired, as its refresh goes on then; False if it has no
+    row.  Inside a greenlet.
+    """
+    state, load = instance._sa_instance_state, cast("Any", loading)._load_on_ident
+    found = load(
+        session,
+        select(state.mapper),
+        state.key,
+        refresh_state=state,
+        require_pk_cols=True,
+        no_autoflush=True,
+        is_user_refresh=True,
+    )
+    return found is not None
