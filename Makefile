@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 READY_TO_RUN := $(VENV)/.ready-to-run
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 WORKERS ?= 2
+COMPILED := src/catalysis/engine/alchemy/_instances.c
 
 .PHONY: run test test-long faults check format bench load soak docs lock changelog clean
 
@@ -63,7 +64,7 @@ changelog: $(READY)  ## what the next release will say
 clean:
 	rm -rf $(VENV)
 
-$(READY_TO_RUN): requirements.lock pyproject.toml
+$(READY_TO_RUN): requirements.lock pyproject.toml hatch_build.py $(COMPILED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) ..."

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalysis import Session
+from catalysis.engine.alchemy import states
 from tests.conftest import fresh_postgres_url
 from tests.differential.models import Base, rows
 from tests.differential.programs import Player, Step, programs
@@ -77,6 +78,14 @@ long = settings(
 @given(programs, st.booleans())
 def test_programs_on_sqlite(program: list[Step], expire: bool):
     check(run_on_sqlite, program, expire)
+
+
+@quick
+@given(programs, st.booleans())
+def test_programs_in_pure_python(program: list[Step], expire: bool):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states, "compiled", None)
+        check(run_on_sqlite, program, expire)
 
 
 @pytest.mark.long

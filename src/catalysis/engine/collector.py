@@ -2,40 +2,48 @@
 
 While many rows become instances nothing is collected, and afterwards the young objects are moved to the oldest
 generation at once, which `gc.freeze()` and `gc.unfreeze()` do without a look at them.  Loading 10,000 rows spent
-four fifths of its time in collections that freed nothing.  What then is garbage is still found: when the number of
-objects has doubled since the last full collection, one is run.
+four fifths of its time in collections that freed nothing.  What then is garbage is still found: when the memory in
+use has doubled since the last full collection, one is run.
 """
 
 import gc
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
 MANY = 200
 """From so many rows on it is worth it."""
-PER_ROW = 6
-"""Objects the collector would look at, for each row; an estimate, which only decides when to count them."""
+COUNTED_AFTER = 2_000
+"""Rows after which the memory in use is looked at again: that takes as long as loading some fifty."""
 
 
 class _Generations:
     def __init__(self) -> None:
-        self.promoted = 0
+        self.rows = 0
+        """How many were loaded since the last look."""
         self.after_last = 0
-        """How many objects there were after the last full collection; 0 if none was counted."""
+        """Blocks of memory in use after the last full collection; 0 before the first look."""
+        self.is_frozen = False
+        """Whether somebody froze objects on purpose, which unfreezing would undo; walking them each time is slow."""
 
     def promote(self, rows: int) -> None:
         """Move the young objects to the oldest generation, and collect that if it has grown too much."""
-        if gc.get_freeze_count():  # somebody froze objects on purpose, and unfreezing would undo it
+        self.is_frozen = self.is_frozen or gc.get_freeze_count() > 0
+        if self.is_frozen:
             return
         gc.freeze()
-        self.promoted += rows * PER_ROW
-        count = gc.get_freeze_count() if self.promoted > self.after_last else 0
         gc.unfreeze()
-        if count:
-            self.promoted = 0
-            if self.after_last and count > 2 * self.after_last:
-                gc.collect()
-                self.after_last = len(gc.get_objects())
-            self.after_last = self.after_last or count
+        self.rows += rows
+        if self.rows >= COUNTED_AFTER:
+            self.rows = 0
+            self._look()
+
+    def _look(self) -> None:
+        blocks = sys.getallocatedblocks()
+        if self.after_last and blocks > 2 * self.after_last:
+            gc.collect()
+            self.after_last = sys.getallocatedblocks()
+        self.after_last = self.after_last or blocks
 
 
 _generations = _Generations()

@@ -13,7 +13,14 @@ from weakref import ref
 from sqlalchemy.util import warn
 
 from catalysis.engine.alchemy.loading import Load, init_collection
-from catalysis.engine.alchemy.states import IDENTITY_MAP, NAMES, instance_lines, state_lines
+from catalysis.engine.alchemy.states import (
+    IDENTITY_MAP,
+    NAMES,
+    compiled,
+    instance_lines,
+    maker_arguments,
+    state_lines,
+)
 from catalysis.engine.conversions import NAMES as CONVERTING
 from catalysis.engine.shape import Child, Node, Row
 
@@ -74,6 +81,7 @@ class _Writer:
     def __init__(self, row: Row, conversions: Sequence[Conversion | None]) -> None:
         self.row = row
         self.conversions = conversions
+        self.makers = {node.number: maker_arguments(node) for node in row.nodes}
         self.lines: list[str] = []
         self.names: dict[str, Any] = {
             "ref": ref,
@@ -111,6 +119,13 @@ class _Writer:
         self.line(depth, "options, collections = load.load_options, load.collections")
         for node in self.row.nodes:
             self.line(depth, f"met{node.number} = {{}}")
+            if (arguments := self.makers[node.number]) is not None:
+                self.names |= {"maker": compiled.maker, f"A{node.number}": arguments}
+                taken = "options" if self.row.has_options else None
+                self.line(
+                    depth,
+                    f"make{node.number} = maker(A{node.number}, states, home, number, session_id, {taken})",
+                )
             if node.loads_after:
                 self.line(depth, f"after{node.number} = load.after({node.number})")
 
@@ -136,6 +151,39 @@ class _Writer:
             if self.conversions[column] is not None:
                 self.line(depth, f"k{n}_{column} = {self.value(column)}")
         keys = [f"k{n}_{c}" if self.conversions[c] is not None else f"c{c}" for c in node.key]
+        known = dict(zip(node.key, keys, strict=True))
+        values = [known.get(column) or self.value(column) for _, column in node.columns]
+        if self.makers[n] is None:
+            self.found_or_new(node, keys, values, depth)
+        else:
+            self.made(node, keys, values, depth)
+        if node.children:
+            self.line(depth, f"if n{n} is not None:")
+            self.line(depth + 1, f"d{n} = o{n}.__dict__")
+            for child in node.children:
+                self.child(node, child, depth + 1)
+
+    def made(self, node: Node, keys: list[str], values: list[str], depth: int) -> None:
+        """By one call of what is compiled."""
+        n = node.number
+        self.line(depth, f"o{n} = make{n}({', '.join(keys + values)})")
+        self.line(depth, f"if o{n} is unsure:")
+        self.line(depth + 1, f"o{n} = load.instance({n}, {self.processed_row()})")
+        self.line(depth + 1, f"n{n} = None")
+        if not (node.children or node.fresh or node.loads_after):
+            return
+        self.line(depth, f"elif o{n} is None:")
+        self.line(depth + 1, f"n{n} = None")
+        self.line(depth, "else:")
+        self.line(depth + 1, f"n{n} = make{n}.is_new")
+        self.line(depth + 1, f"d{n} = o{n}.__dict__")
+        self.line(depth + 1, f"s{n} = d{n}['_sa_instance_state']")
+        if node.fresh or node.loads_after:
+            self.line(depth + 1, f"if n{n}:")
+            self.told(node, depth + 2)
+
+    def found_or_new(self, node: Node, keys: list[str], values: list[str], depth: int) -> None:
+        n = node.number
         self.line(depth, f"k{n} = (I{n}, ({', '.join(keys)},), None)")
         self.line(depth, f"s{n} = get(k{n})")
         self.line(depth, f"if s{n} is None or (o{n} := s{n}.obj()) is None:")
@@ -143,30 +191,30 @@ class _Writer:
         self.line(depth + 1, f"if {junction.join(f'{key} is None' for key in keys)}:")
         self.line(depth + 2, f"o{n} = n{n} = None")
         self.line(depth + 1, "else:")
-        self.new_instance(node, keys, depth + 2)
+        self.new_instance(node, values, depth + 2)
         self.line(depth, f"elif s{n}.runid == number and s{n}.load_path is P{n}:")
         self.line(depth + 1, f"n{n} = False")
         self.line(depth, "else:")
         self.line(depth + 1, f"o{n} = load.instance({n}, {self.processed_row()})")
         self.line(depth + 1, f"n{n} = None")
-        if node.children:
-            self.line(depth, f"if n{n} is not None:")
-            self.line(depth + 1, f"d{n} = o{n}.__dict__")
-            for child in node.children:
-                self.child(node, child, depth + 1)
 
-    def new_instance(self, node: Node, keys: list[str], depth: int) -> None:
+    def new_instance(self, node: Node, values: list[str], depth: int) -> None:
         n = node.number
         self.line(depth, f"n{n} = True")
         made = instance_lines(n, node.cls, node.manager, self.names)
         for text in (*made, *state_lines(n, node.expired, has_options=self.row.has_options)):
             self.line(depth, text)
-        values = [f"'_sa_instance_state': s{n}"]
-        known = dict(zip(node.key, keys, strict=True))
-        values += [f"{name!r}: {known.get(column) or self.value(column)}" for name, column in node.columns]
-        self.line(depth, f"d{n} = {{{', '.join(values)}}}")
+        named = [f"'_sa_instance_state': s{n}"]
+        named += [f"{name!r}: {value}" for (name, _), value in zip(node.columns, values, strict=True)]
+        named += [f"{name!r}: None" for name in node.to_one]  # the room for what comes next
+        self.line(depth, f"d{n} = {{{', '.join(named)}}}")
         self.line(depth, f"set_dict{n}(o{n}, d{n})")
         self.line(depth, f"states[k{n}] = s{n}")
+        self.told(node, depth)
+
+    def told(self, node: Node, depth: int) -> None:
+        """What is done with a new instance."""
+        n = node.number
         for number, populate in enumerate(node.fresh):
             self.names[f"f{n}_{number}"] = populate
             self.line(depth, f"f{n}_{number}(s{n}, d{n}, row)")

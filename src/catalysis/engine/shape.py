@@ -43,6 +43,11 @@ class Node:
     loads_after: bool
     """Whether further statements load something for its instances (`selectinload`)."""
 
+    @property
+    def to_one(self) -> list[str]:
+        """The attributes that the row fills with one instance each, or None."""
+        return [child.attribute for child in self.children if not child.is_collection]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

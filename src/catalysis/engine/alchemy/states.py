@@ -2,14 +2,19 @@
 
 `NativeState` keeps in slots what SQLAlchemy keeps in a dictionary for each instance, and makes two containers only
 when somebody asks for them.  It means the same: what a slot does not hold reads as the default of the parent class.
+
+Where `_instances.c` was compiled, one call of it makes an instance with its state, instead of the lines below.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy.orm import InstanceState
 from sqlmodel import SQLModel
+
+from catalysis.engine.shape import Node
 
 _private: Any = InstanceState
 
@@ -19,6 +24,7 @@ class NativeState(InstanceState[Any]):
 
     __slots__ = (
         "_instance_dict",
+        "_strong_obj",
         "key",
         "load_options",
         "load_path",
@@ -83,6 +89,47 @@ def _nowhere() -> None:
     """In no identity map."""
 
 
+# --- In C -----------------------------------------------------------------------------------------
+
+UNSURE = object()
+"""What a maker gives for an instance that the session knew before."""
+
+
+def _compiled() -> Any:
+    if os.environ.get("CATALYSIS_PURE_PYTHON"):
+        return None
+    try:
+        from catalysis.engine.alchemy import _instances
+    except ImportError:  # no compiler where it was installed
+        return None
+    _instances.prepare(NativeState, BaseModel, UNSURE)
+    return _instances
+
+
+compiled: Any = _compiled()
+"""The module in C; None without."""
+
+
+def maker_arguments(node: Node) -> tuple[Any, ...] | None:
+    """What a maker has to know of a node; None where only the lines below can make its instances."""
+    is_model = node.cls.__new__ is SQLModel.__new__
+    if compiled is None or not (is_model or node.cls.__new__ is object.__new__):
+        return None
+    names = tuple(name for name, _ in node.columns)
+    return (
+        node.cls,
+        state_class(node.manager),
+        node.identity_class,
+        node.load_path,
+        names,
+        dict.fromkeys(("_sa_instance_state", *names, *node.to_one)),
+        frozenset(node.expired) if node.expired else None,
+        len(node.key),
+        node.needs_whole_key,
+        is_model,
+    )
+
+
 # --- Source lines for a hydrator ------------------------------------------------------------------
 
 _slot: Any = BaseModel.__dict__
@@ -91,6 +138,7 @@ NAMES: dict[str, Any] = {
     "set_fields_set": _slot["__pydantic_fields_set__"].__set__,
     "set_extra": _slot["__pydantic_extra__"].__set__,
     "set_private": _slot["__pydantic_private__"].__set__,
+    "unsure": UNSURE,
 }
 """What the lines below refer to."""
 
@@ -127,6 +175,7 @@ def state_lines(n: int, expired: Sequence[str], *, has_options: bool) -> Iterato
     yield f"s{n}.session_id = session_id"
     yield f"s{n}._instance_dict = home"
     yield f"s{n}.runid = number"
+    yield f"s{n}._strong_obj = None"
     if has_options:
         yield f"s{n}.load_options = options"
     yield f"s{n}.load_path = P{n}"
