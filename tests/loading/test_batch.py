@@ -104,6 +104,23 @@ async def test_peers_are_weak(engine: Any) -> None:
     await managed(work())
 
 
+async def test_a_session_that_has_batched_is_no_cycle(engine: Any) -> None:
+    """It would keep its identity map, and the references to all peers, until the collector came by."""
+
+    async def work() -> weakref.ref[Any]:
+        async with Session(engine) as session:
+            shelves = await shelves_of(session)
+            _ = [item.shelf for item in shelves[0].items], shelves[0].by_name
+            return weakref.ref(session.sync_session)
+
+    await managed(work())
+    gc.disable()
+    try:
+        assert (await managed(work()))() is None
+    finally:
+        gc.enable()
+
+
 async def test_pending_changes_are_kept(engine: Any) -> None:
     async def work() -> None:
         async with Session(engine, autoflush=False) as session:

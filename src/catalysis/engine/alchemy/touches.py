@@ -143,10 +143,14 @@ class _Context:
     populate_existing = False
 
     def __init__(self, session: Any, options: Any, *, once_each: bool) -> None:
-        self.session = self
         self._own_session = session
         self._once_each = once_each
         self._loader_strategy_options = lambda: options
+
+    @property
+    def session(self) -> Any:
+        """Itself; kept in no attribute, as that cycle would keep the session and all it knows."""
+        return self
 
     def execute(self, statement: Any, params: Any, execution_options: Any) -> Any:
         keys = _padded(params["primary_keys"])
@@ -239,33 +243,39 @@ def _from_identity_map(
     columns = loader._query_info.child_lookup_cols
     key_of = parent._state_ident_getter(columns, passive=PassiveFlag.PASSIVE_NO_FETCH)
     name = parent._columntoproperty[columns[0]].key if len(columns) == 1 else None
-    known, met = session.identity_map._dict, dict[Any, Any]()
-    given, waiting = list[tuple[State, Any, Any]](), dict[Any, list[State]]()
-    without_key: list[State] = []
+    known, absent = session.identity_map._dict, LoaderCallableStatus.PASSIVE_NO_RESULT
+    met, waiting = (
+        dict[Any, Any](),
+        dict[Any, list[State]](),
+    )  # by the value of one column, or the tuple of several
+    given, without_key = list[tuple[State, Any, Any]](), list[State]()
     for state in states:
-        values = state.dict
-        identity = (values[name],) if name in values else tuple(key_of(state, values))
-        if LoaderCallableStatus.PASSIVE_NO_RESULT in identity:
-            without_key.append(state)
-            continue
-        if identity in met:
-            given.append((state, values, met[identity]))
-            continue
-        if identity in waiting:
-            waiting[identity].append(state)
-            continue
-        found = known.get((target._identity_class, identity, None))
-        instance = None if found is None or found.expired else found.obj()
-        if identity == (None,):
-            met[identity] = None
+        values: dict[Any, Any] = cast("Any", state.obj()).__dict__  # whoever found it holds it
+        key = values.get(name, absent)
+        if key is absent:
+            identity = tuple(key_of(state, values))
+            if absent in identity:
+                without_key.append(state)
+                continue
+            key = identity if name is None else identity[0]
+        value = met.get(key, absent)
+        if value is not absent:
+            given.append((state, values, value))
+        elif key in waiting:
+            waiting[key].append(state)
+        elif key is None:
+            met[None] = None
             given.append((state, values, None))
-        elif isinstance(instance, target.class_) and session.visible(instance):
-            met[identity] = instance
-            given.append((state, values, instance))
         else:
-            waiting[identity] = [state]
-            if len(waiting) == most:
-                break
+            found = known.get((target._identity_class, key if name is None else (key,), None))
+            instance = None if found is None or found.expired else found.obj()
+            if isinstance(instance, target.class_) and session.visible(instance):
+                met[key] = instance
+                given.append((state, values, instance))
+            else:
+                waiting[key] = [state]
+                if len(waiting) == most:
+                    break
     return given, waiting, without_key
 
 
