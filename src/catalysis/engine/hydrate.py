@@ -116,7 +116,10 @@ class _Writer:
             return
         for text in IDENTITY_MAP:
             self.line(depth, text)
-        self.line(depth, "options, collections = load.load_options, load.collections")
+        if self.row.has_options:
+            self.line(depth, "options = load.load_options")
+        if any(child.is_collection for node in self.row.nodes for child in node.children):
+            self.line(depth, "collections = load.collections")
         for node in self.row.nodes:
             self.line(depth, f"met{node.number} = {{}}")
             if (arguments := self.makers[node.number]) is not None:
