@@ -67,6 +67,12 @@ class Server:
 
         await eventually(none, f"{query} still runs")
 
+    async def waits_at(self, event: str) -> bool:
+        """Whether a backend waits at such a wait event: before, a cancel request may be lost on it."""
+        asked = "SELECT 1 FROM pg_stat_activity WHERE wait_event = $1 AND datname = current_database()"
+        async with self._turn:
+            return bool(await self.connection.fetchval(asked, event))
+
     async def kill_all(self) -> int:
         """Terminate every other backend of the database; how many there were."""
         pids = await self.backends()
