@@ -65,6 +65,7 @@ async def counted(url: str) -> AsyncIterator[tuple[str, RoundTrips]]:
 
 # --- Faults ---------------------------------------------------------------------------------------
 
+_CANCEL_REQUEST = (80877102).to_bytes(4)
 _ENDS_A_REQUEST = frozenset({b"Q", b"S", b"H"})
 """A query, Sync and Flush: what the server answers without being sent more."""
 
@@ -81,7 +82,10 @@ class Faults:
         """Cleared while nothing is forwarded, in either direction."""
         self.flows.set()
         self.released = asyncio.Event()
-        """Set when a reply that was held may go on."""
+        """Set when a reply that was held may go on, or a cancel request that is late."""
+        self.delivered = asyncio.Event()
+        """Set when the server has taken a cancel request that came late."""
+        self.cancels_late = False
         self._strikes: Callable[[bytes], bool] | None = None
         self._place = ""
 
@@ -97,6 +101,12 @@ class Faults:
         self.released.clear()
         self._strikes = lambda body: what in body if isinstance(what, bytes) else self.requests == what
 
+    def hold_cancels(self) -> None:
+        """Cancel requests come late from now on: who sent one is told that it is done, and it goes on at `release`."""
+        self.cancels_late = True
+        for each in (self.struck, self.released, self.delivered):
+            each.clear()
+
     def freeze(self) -> None:
         """A black hole from now on: everything is taken, nothing comes out, and nobody closes anything."""
         self.flows.clear()
@@ -111,7 +121,7 @@ class Faults:
 
     def clear(self) -> None:
         """No fault any more."""
-        self._strikes = None
+        self._strikes, self.cancels_late = None, False
         self.thaw()
         self.release()
 
@@ -131,6 +141,8 @@ class _Wire:
     def __init__(self, faults: Faults, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.faults, self.client, self.server = faults, client, server
         self.muted = ""
+        self.is_late = False
+        """Whether it is of a cancel request that was held."""
 
     async def requests(self, reader: asyncio.StreamReader) -> None:
         """Forward the client's messages: those before the connection is up have no letter."""
@@ -142,6 +154,8 @@ class _Wire:
                 size = await reader.readexactly(4)
                 await self.faults.flows.wait()
                 code = await reader.readexactly(int.from_bytes(size) - 4)
+                if self.faults.cancels_late and code.startswith(_CANCEL_REQUEST):
+                    return await self.come_late(size + code)
                 self.server.write(size + code)
             pending = b""
             while True:
@@ -166,6 +180,14 @@ class _Wire:
         except (asyncio.IncompleteReadError, ConnectionError):
             self.close()
 
+    async def come_late(self, request: bytes) -> None:
+        """Send a cancel request on when nobody waits for it any more; the server closes when it is done."""
+        self.is_late = True
+        self.client.close()
+        self.faults.struck.set()
+        await self.faults.released.wait()
+        self.server.write(request)
+
     async def replies(self, reader: asyncio.StreamReader) -> None:
         """Forward the server's, or take the one that is to be lost."""
         try:
@@ -185,6 +207,8 @@ class _Wire:
                     if self.muted == "reply":
                         self.close()
         except (asyncio.IncompleteReadError, ConnectionError):
+            if self.is_late:
+                self.faults.delivered.set()
             self.close()
 
     def reset(self) -> None:

@@ -414,3 +414,9 @@ def test_no_way_to_write_is_overlooked():
     }
     writing = re.compile(r"add|bulk|delete(?!d)|flush|merge|commit|insert|update|upsert")
     assert {name for name in dir(SQLAlchemySyncSession) if writing.match(name)} == known
+
+
+@pytest.mark.parametrize("name", ["strict_loading", "distribution_check"])
+def test_choices_that_there_are_not(name: str):
+    with pytest.raises(ValueError, match=f"{name}='stop': say one of 'allow', 'warn', 'raise'"):
+        Session(**{name: "stop"})

@@ -143,6 +143,7 @@ class Database:
 
         Raises:
             InvalidToken: `after` is no write token.
+            ValueError: an option is none of those that there are.
         """
         position = position_of(after)
         options.setdefault("expire_on_commit", False)

@@ -32,6 +32,7 @@ parameter's value, a password or a whole URL.  Where SQLAlchemy has an exception
 subclass of it, so that existing handlers still match.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, MissingGreenlet, OperationalError
@@ -207,3 +208,8 @@ class CrossShardQuery(UserWarning):
 
 class RepeatedQuery(UserWarning):
     """One line sent the same statement again and again: a query in a loop."""
+
+
+def no_choice(name: str, given: object, choices: Iterable[object]) -> ValueError:
+    """The error of an argument, or option of a statement, that is none of those that there are."""
+    return ValueError(f"{name}={given!r}: say one of {', '.join(map(repr, choices))}.")

@@ -22,7 +22,7 @@ from sqlalchemy.util import greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import SelectOfScalar
 
-from catalysis.distribution.statements import DistributionCheck
+from catalysis.distribution.statements import DISTRIBUTION_CHECKS, DistributionCheck
 from catalysis.engine.alchemy.by_key import ABSENT, UNSURE, known_instance, plain_key
 from catalysis.engine.alchemy.construction import generate_constructors
 from catalysis.engine.alchemy.sessions import holds_nothing, is_unflushed, must_flush_first
@@ -33,11 +33,11 @@ from catalysis.engine.routing import token_of
 from catalysis.engine.run import run, run_one
 from catalysis.engine.stream import stream
 from catalysis.engine.waiting import flush_first
-from catalysis.errors import TransactionMisused, UncommittedChanges
+from catalysis.errors import TransactionMisused, UncommittedChanges, no_choice
 from catalysis.events import fallback_reason
 from catalysis.soft_delete import MARK, SoftDelete
 from catalysis.tenancy.models import tenancy_of
-from catalysis.unit_of_work import Strictness, UnitOfWork, with_unit_of_work
+from catalysis.unit_of_work import STRICTNESSES, Strictness, UnitOfWork, with_unit_of_work
 
 generate_constructors()
 
@@ -80,7 +80,14 @@ class Session(AsyncSession):
         PostgreSQL database read the tenant from.  `distribution_check`: whether a statement over a distributed table
         that gives its distribution column no value is sent in silence, warns `CrossShardQuery`, or raises
         `DistributionError`.
+
+        Raises:
+            ValueError: `strict_loading` or `distribution_check` is none of those that there are.
         """
+        if strict_loading not in STRICTNESSES:
+            raise no_choice("strict_loading", strict_loading, STRICTNESSES)
+        if distribution_check not in DISTRIBUTION_CHECKS:
+            raise no_choice("distribution_check", distribution_check, DISTRIBUTION_CHECKS)
         own = with_unit_of_work(sync_session_class or self.sync_session_class)
         super().__init__(bind, binds=binds, sync_session_class=own, **kw)
         self.sync_session.strictness = strict_loading

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from catalysis.engine.drivers import was_stale
 from catalysis.engine.drivers.isolation import Isolation, begin_at
-from catalysis.errors import CannotConnect, CommitOutcomeUnknown, NoAnswer, TransactionMisused
+from catalysis.errors import CannotConnect, CommitOutcomeUnknown, NoAnswer, TransactionMisused, no_choice
 from catalysis.session import Session
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Terms:
         for name, choices in (("isolation", get_args(Isolation)), ("nested", get_args(Nesting))):
             given = getattr(self, name)
             if given not in choices and not (name == "isolation" and given is None):
-                raise ValueError(f"{name}={given!r}: say one of {', '.join(map(repr, choices))}.")
+                raise no_choice(name, given, choices)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

@@ -6,7 +6,7 @@ Soft delete, the account of unsaved work, and the error for what was touched and
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, Executable, Result, event, inspect
@@ -60,6 +60,7 @@ from catalysis.unsaved import UnsavedWork
 
 Entity = TypeVar("Entity")
 Strictness = Literal["allow", "warn", "raise"]
+STRICTNESSES = get_args(Strictness)
 
 
 class UnitOfWork(TenantSession):

@@ -222,6 +222,15 @@ async def test_what_does_not_is_refused_and_nothing_is_sent(database: Database, 
         await session.rollback()
 
 
+async def test_choices_that_there_are_not(database: Database):
+    with pytest.raises(ValueError, match="distribution_check='stop': say one of"):
+        database.session(distribution_check="stop")
+    async with database.session() as session:
+        for statement in (select(Task), update(Task).values(title="y")):
+            with pytest.raises(ValueError, match="distribution_check='stop': say one of"):
+                await session.execute(statement.execution_options(distribution_check="stop"))
+
+
 async def test_a_parameter_by_name_or_in_an_array_is_a_value(postgres: Database):
     await postgres.create_all(Model.metadata)
     array = cast([ORGANISATION], ARRAY(Uuid))

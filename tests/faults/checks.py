@@ -20,14 +20,17 @@ PATIENCE = 20
 
 async def eventually(holds: Callable[[], Any], what: str) -> None:
     """Wait until it holds; the server, a thread or another task needs a moment."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            found = holds()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return
-            await asyncio.sleep(0.005)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = holds()
+                if asyncio.iscoroutine(found):
+                    found = await found
+                if found:
+                    return
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        pass
     raise AssertionError(what)
 
 
@@ -66,6 +69,12 @@ class Server:
             return not await self.backends(state="active", query=query)
 
         await eventually(none, f"{query} still runs")
+
+    async def waits_at(self, event: str) -> bool:
+        """Whether a backend waits at such a wait event: before, a cancel request may be lost on it."""
+        asked = "SELECT 1 FROM pg_stat_activity WHERE wait_event = $1 AND datname = current_database()"
+        async with self._turn:
+            return bool(await self.connection.fetchval(asked, event))
 
     async def kill_all(self) -> int:
         """Terminate every other backend of the database; how many there were."""

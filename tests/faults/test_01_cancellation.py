@@ -316,12 +316,6 @@ SLOW = {
 }
 
 
-async def sleeps(server: Server) -> bool:
-    """Before it does, a cancel request may meet a server that has not read the statement yet, and is lost."""
-    asked = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
-    return bool(await server.connection.fetchval(asked))
-
-
 @pytest.mark.parametrize("how", SLOW)
 async def test_what_was_cancelled_does_not_run_on_at_the_server(postgres_url: str, how: str):
     async with made(postgres_url) as database, seen_from_outside(postgres_url) as server:
@@ -335,7 +329,7 @@ async def test_what_was_cancelled_does_not_run_on_at_the_server(postgres_url: st
 
         task = asyncio.create_task(use())
 
-        await eventually(lambda: sleeps(server), "it never began")
+        await eventually(lambda: server.waits_at("PgSleep"), "it never began")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -355,7 +349,7 @@ async def test_closing_waits_until_what_was_given_up_is_cancelled(postgres_url: 
 
         task = asyncio.create_task(use())
         async with seen_from_outside(postgres_url) as server:
-            await eventually(lambda: sleeps(server), "it never began")
+            await eventually(lambda: server.waits_at("PgSleep"), "it never began")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

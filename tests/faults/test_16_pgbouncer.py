@@ -1,17 +1,25 @@
 """16. PgBouncer in transaction mode (`DatabaseSettings.pooler="transaction"`) is a tested configuration.
 
-Mutations seen to fail: `connect_args` without `prepared_statement_cache_size=0` and the name function (statements that
-the server does not have, and some left behind); settings sent to the pooler ("unsupported startup parameter").  A read
-without its transaction is not seen to fail with asyncpg 0.32, which parses again; older ones need it.
+Mutations seen to fail, each in `connect_args` unless another place is named:
+- no `statement_cache_size=0`: what asyncpg asks by itself is left behind, prepared by name;
+- no `prepared_statement_cache_size=0`: a changed column is read as it was (1065353216 for 1.0);
+- neither of them: "unnamed prepared statement does not exist"; nor the name function: named ones, and they are left;
+- settings are sent to the pooler: "unsupported startup parameter";
+- `prepare` sets `transaction_timeout` here too: it is left on the pooler's connections.
+
+The name function alone is missed with asyncpg 0.30 (statements that the server does not have), and not with 0.31 and
+later, which name none by themselves where they keep none.  A read's own transaction alone is not missed: asyncpg, from
+0.29 on, parses an unnamed statement again with each execution.
 """
 
 import asyncio
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import func, text
+from sqlalchemy import column, func, table, text
 from sqlalchemy.orm import selectinload
 from sqlmodel import select
 
@@ -59,8 +67,14 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def prepared_on_servers(url: str, pooled: str, connections: int) -> list[str]:
-    """Names of statements that were left on the pooler's connections, each asked while all are held."""
+LEFT = """
+SELECT name FROM pg_prepared_statements WHERE name <> ''
+UNION ALL SELECT name FROM pg_settings WHERE source = 'session' AND name LIKE '%timeout'
+"""
+
+
+async def left_on_servers(pooled: str, connections: int = 4) -> list[str]:
+    """Names of statements and bounds that were left on the pooler's connections, each asked while all are held."""
     database = Database(DatabaseSettings(url=pooled, pooler="transaction", pool_size=connections))
     barrier = asyncio.Barrier(connections)
 
@@ -68,7 +82,7 @@ async def prepared_on_servers(url: str, pooled: str, connections: int) -> list[s
         async with database.engine.begin() as connection:
             pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
             await barrier.wait()
-            rows = await connection.execute(text("SELECT name FROM pg_prepared_statements WHERE name <> ''"))
+            rows = await connection.execute(text(LEFT))
             return pid, list(rows.scalars())
 
     async with asyncio.timeout(30):
@@ -95,7 +109,7 @@ async def test_three_processes(postgres_url: str, pgbouncer: PgBouncer, statemen
             assert said.decode() == ""
         assert [process.returncode for process in processes] == [0, 0, 0]
         assert len(await names(direct)) == 3 * statements // 5
-        assert await prepared_on_servers(postgres_url, pooled, 4) == []
+        assert await left_on_servers(pooled) == []
 
 
 @pytest.fixture
@@ -103,7 +117,11 @@ async def pooled(postgres_url: str, pgbouncer: PgBouncer) -> AsyncIterator[Datab
     """Two connections of ours, four of the pooler's: statements of one session meet several servers."""
     async with made(postgres_url):
         settings = DatabaseSettings(
-            url=pgbouncer.through(postgres_url), pooler="transaction", pool_size=2, max_overflow=0
+            url=pgbouncer.through(postgres_url),
+            pooler="transaction",
+            pool_size=2,
+            max_overflow=0,
+            transaction_timeout=60,
         )
         database = Database(settings)
         yield database
@@ -132,8 +150,32 @@ async def test_everything_works_by_way_of_it(postgres_url: str, pooled: Database
         return (await session.exec(select(func.count(Label.id)))).one()
 
     assert await pooled.transaction(work, isolation="serializable") == 1
+    assert await pooled.write_token()
+    assert await left_on_servers(pooled.settings.url) == []
     async with seen_from_outside(postgres_url) as server:
         await server.none_in_transaction()
+
+
+async def test_a_changed_column_is_read_as_what_it_is_now(pooled: Database, postgres_url: str):
+    """Parsed again by a driver that does not ask again what comes back, a float would be read as an integer."""
+    direct = Database(postgres_url)
+    number = column("number")
+
+    async def change(sql: str) -> None:
+        async with direct.engine.begin() as connection:
+            await connection.execute(text(sql))
+
+    async def read() -> list[Any]:
+        async with pooled.session() as session:
+            by_us = (await session.exec(select(number).select_from(table("changed")))).one()
+            return [by_us, await session.scalar(text("SELECT number FROM changed"))]
+
+    await change("CREATE TABLE changed AS SELECT 1 AS number")
+    assert await asyncio.gather(read(), read()) == [[1, 1]] * 2
+    await change("ALTER TABLE changed ALTER COLUMN number TYPE real")
+    assert await asyncio.gather(read(), read()) == [[1.0, 1.0]] * 2
+    await change("DROP TABLE changed")
+    await direct.close()
 
 
 async def test_without_the_setting_it_fails(postgres_url: str, pgbouncer: PgBouncer):

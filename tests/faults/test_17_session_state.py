@@ -2,7 +2,8 @@
 
 A pool of one, so that the next borrower has the same connection.  Where nothing can have been left, nothing is sent.
 
-Mutations seen to fail: `forget_session_state` returns at once; `Lease.note` does nothing (native statements' crosses).
+Mutations seen to fail: `forget_session_state` returns at once; `Lease.note` does nothing (native statements' crosses);
+`_end_preparing` returns at once (the lock of a statement that was prepared and not executed stays).
 """
 
 import asyncio
@@ -10,9 +11,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import func, text
+from sqlalchemy import func, text, update
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import select
+from sqlmodel import col, select
 
 from catalysis import Database, DatabaseSettings, Session
 from catalysis.engine.leftovers import leaves_state
@@ -159,3 +160,33 @@ async def test_what_leaves_nothing_costs_nothing(postgres_url: str):
 )
 def test_what_may_be_left_is_told_from_the_sql(sql: str, leaves: bool):
     assert leaves_state(sql) is leaves
+
+
+WRONG = {
+    "a read": lambda session: session.exec(select(Label).where(col(Label.name) == 5)),
+    "a read in a transaction": lambda session: session.exec(
+        select(Label, func.now()).where(col(Label.name) == 5)
+    ),
+    "a write": lambda session: session.exec(update(Label).values(name=5)),
+    "a new row": lambda session: _commit(session, Label(name=5)),
+}
+
+
+async def _commit(session: Session, label: Label) -> None:
+    session.add(label)
+    await session.commit()
+
+
+@pytest.mark.parametrize("how", WRONG)
+async def test_a_value_that_cannot_be_sent_leaves_no_lock(one: Database, how: str):
+    """The statement is prepared by then, which has begun a transaction at the server."""
+    async with seen_from_outside(one.settings.url) as server:
+        for _ in range(2):
+            async with one.session() as session:
+                with pytest.raises(DBAPIError, match="expected str"):
+                    await WRONG[how](session)
+            locked = "SELECT mode FROM pg_locks WHERE relation = 'label'::regclass"
+            assert await server.connection.fetch(locked) == []
+            assert await server.backends(state="active") == []
+        async with one.session() as session:
+            assert (await session.exec(select(Label.name))).all() == []

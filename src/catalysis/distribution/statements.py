@@ -3,20 +3,21 @@
 import warnings
 from collections.abc import Mapping
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import ORMExecuteState
 
 from catalysis.distribution.declared import has_distributed
 from catalysis.engine.alchemy.carrying import DISTRIBUTION_CHECK, Uncarried, said_of, uncarried
-from catalysis.errors import CrossShardQuery, DistributionError
+from catalysis.errors import CrossShardQuery, DistributionError, no_choice
 from catalysis.events import call_site
 
 LONGEST_SQL = 500
 """The most characters of a statement that an error quotes."""
 
 DistributionCheck = Literal["allow", "warn", "raise"]
+DISTRIBUTION_CHECKS = get_args(DistributionCheck)
 
 
 def uncarried_by(statement: Any, engine: Engine) -> Uncarried | None:
@@ -29,9 +30,12 @@ def meet_uncarried(found: Uncarried, options: Mapping[str, Any], check: Distribu
 
     Raises:
         DistributionError: that is to raise.
+        ValueError: the options say none of what there is.
     """
     if (check := said_of(options) or check) == "allow":
         return
+    if check not in DISTRIBUTION_CHECKS:
+        raise no_choice(DISTRIBUTION_CHECK, check, DISTRIBUTION_CHECKS)
     message = (
         f"A statement reads or writes table {found.table!r} without a value for {found.column!r}, by which its rows "
         f"are distributed: every shard would be asked.  Compare {found.column!r} with a value, join on it, or open "
@@ -52,6 +56,7 @@ def check_executing(executing: ORMExecuteState, check: DistributionCheck) -> Non
 
     Raises:
         DistributionError: it carries no value, and that is to raise.
+        ValueError: it carries none, and its options say none of what there is.
     """
     if not has_distributed() or (said_of(executing.execution_options) or check) == "allow":
         return

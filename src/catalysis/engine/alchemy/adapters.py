@@ -2,9 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from asyncpg import OutdatedSchemaCacheError  # pyright: ignore[reportMissingTypeStubs] - it has none
+from asyncpg import (  # pyright: ignore[reportMissingTypeStubs] - it has none
+    DataError,
+    InterfaceError,
+    OutdatedSchemaCacheError,
+)
 from sqlalchemy.exc import DBAPIError
 
 
@@ -70,7 +75,22 @@ async def execute(statement: Any, parameters: Sequence[Any]) -> tuple[Sequence[A
         await raw.reload_schema_state()
         state.mark_closed()
         raise
+    except (InterfaceError, DataError) as error:
+        if getattr(error, "severity", None) is None:  # it is not the server's
+            await _end_preparing(raw)
+        raise
     return rows, status
+
+
+async def _end_preparing(raw: Any) -> None:
+    """A value could not be sent: end what preparing has begun, with a lock on each table, if nobody else will.
+
+    asyncpg sends Flush after it, and the Sync that ends it with the execution (PostgreSQL documentation, "Extended
+    Query").
+    """
+    if not raw.is_in_transaction():
+        with suppress(InterfaceError):  # it is closed
+            await raw.execute("SELECT")
 
 
 def as_sqlalchemy_error(connection: Any, dialect: Any, error: Exception, sql: str) -> Exception:
