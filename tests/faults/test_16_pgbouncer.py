@@ -8,8 +8,9 @@ Mutations seen to fail, each in `connect_args` unless another place is named:
 - `prepare` sets `transaction_timeout` here too: it is left on the pooler's connections.
 
 The name function alone is missed with asyncpg 0.30 (statements that the server does not have), and not with 0.31 and
-later, which name none by themselves where they keep none.  A read's own transaction alone is not missed: asyncpg, from
-0.29 on, parses an unnamed statement again with each execution.
+later, which name none by themselves where they keep none.  A read needs no transaction of its own: asyncpg ends
+preparing with Flush, so that the pooler keeps the server until the Sync of the execution; and where it has asked for
+types in between, it parses the statement again together with the execution.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ from catalysis import (
 )
 from tests.faults.checks import goes_on, names, seen_from_outside
 from tests.models import Job, Label, Person, made
+from tests.proxy import counted
 from tests.servers import PgBouncer
 
 WORKER = """
@@ -154,6 +156,25 @@ async def test_everything_works_by_way_of_it(postgres_url: str, pooled: Database
     assert await left_on_servers(pooled.settings.url) == []
     async with seen_from_outside(postgres_url) as server:
         await server.none_in_transaction()
+
+
+async def test_a_statement_by_itself_is_one_transaction_of_the_pooler(
+    postgres_url: str, pgbouncer: PgBouncer
+):
+    """The server says once that it is ready, where BEGIN and ROLLBACK around it would make it three times."""
+    async with made(postgres_url), counted(pgbouncer.through(postgres_url)) as (url, trips):
+        database = Database(DatabaseSettings(url=url, pooler="transaction"))
+        for turn in range(3):
+            trips.reset()
+            async with database.session() as session:
+                session.add(Label(name=f"label {turn}"))
+                await session.commit()
+            written = trips.count
+            async with database.session() as session:
+                labels = (await session.exec(select(Label))).all()
+            assert len(labels) == turn + 1
+        assert (written, trips.count - written) == (1, 1)
+        await database.close()
 
 
 async def test_a_changed_column_is_read_as_what_it_is_now(pooled: Database, postgres_url: str):

@@ -38,11 +38,6 @@ def isolation_of(connection: Any) -> str | None:
     return connection.isolation_level
 
 
-def keeps_statements(connection: Any) -> bool:
-    """Whether prepared statements may stay on the server between uses (asyncpg's)."""
-    return connection._prepared_statement_cache is not None
-
-
 def kept_statement(connection: Any, sql: str, dialect: Any) -> Any:
     """The statement as it was prepared on the connection before; None if it has to be `prepared` (asyncpg's)."""
     cache, changed = connection._prepared_statement_cache, dialect._invalidate_schema_cache_asof

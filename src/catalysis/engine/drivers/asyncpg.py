@@ -16,7 +16,6 @@ from catalysis.engine.alchemy.adapters import (
     execute,
     is_begun,
     isolation_of,
-    keeps_statements,
     kept_statement,
     prepared,
     turn_on,
@@ -210,8 +209,9 @@ class AsyncpgDriver:
         """See `Driver`."""
         if in_transaction:
             return _fetch_in_turn(connection, sql, parameters, dialect)
-        # A pooler in transaction mode may give each message to another server, unless they are in one transaction.
-        if setting is None and (keeps_statements(connection) or isolation_of(connection) == "autocommit"):
+        # Behind a pooler too: asyncpg ends preparing with Flush, and the pooler keeps the server until the Sync of the
+        # execution, before which nothing else is sent.
+        if setting is None:
             return _fetch(connection, sql, parameters, dialect)
         return _fetch_in_own(connection, sql, parameters, dialect, setting)
 
@@ -249,7 +249,7 @@ class AsyncpgDriver:
                 if not is_begun(connection):
                     await begin(connection)
                 answer = await _write(connection, sql, rows, dialect, returns=returns or counted)
-        elif len(rows) == 1 and keeps_statements(connection):
+        elif len(rows) == 1:
             answer = await _write(connection, sql, rows, dialect, returns=returns)
         else:
             async with driver_connection(connection).transaction():
@@ -299,12 +299,11 @@ async def _fetch_in_turn(connection: Any, sql: str, parameters: Sequence[Any], d
 
 
 async def _fetch_in_own(
-    connection: Any, sql: str, parameters: Sequence[Any], dialect: Any, setting: LocalSetting | None
+    connection: Any, sql: str, parameters: Sequence[Any], dialect: Any, setting: LocalSetting
 ) -> Answer:
     """In a transaction of its own, whose end takes the setting back, whatever happens to the read."""
     async with driver_connection(connection).transaction():
-        if setting is not None:
-            await _fetch(connection, SET_LOCALLY, setting, dialect)
+        await _fetch(connection, SET_LOCALLY, setting, dialect)
         return await _fetch(connection, sql, parameters, dialect)
 
 
