@@ -2,7 +2,8 @@
 
 Seen to fail, each with its protection taken away: the histories without `autoflush` in `_is_for_one`, the depths
 without `_with_options` in it, what came otherwise without `path`, what is not flushed without `_read_for`, NULL in keys
-without `None in state.key[1]` and `_may_be_partial`, the options of an immediate load without `Touch.options`.
+without `None in state.key[1]` and `_may_be_partial`, subqueries without `_brings_subqueries`, the options of an
+immediate load without `Touch.options`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +21,7 @@ from sqlalchemy.orm import (
     mapped_column,
     relationship,
     selectinload,
+    subqueryload,
 )
 from sqlalchemy.orm import Session as SyncSession
 
@@ -90,6 +92,13 @@ class Part(Base):
     )
 
 
+class Paper(Base):
+    __tablename__ = "paper"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    note_id: Mapped[int | None] = mapped_column(ForeignKey("note.id"))
+    note: Mapped[Note | None] = relationship(lazy="subquery")
+
+
 class Node(Base):
     __tablename__ = "node"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -113,6 +122,7 @@ async def engine(backend_url: str) -> AsyncIterator[Any]:
             for i in (0, 1)
         ]
         await connection.execute(insert(Note), notes)
+        await connection.execute(insert(Paper), [{"id": n, "note_id": 10} for n in OWNERS])
         rows = [(1, 1, None, None, None), (2, 2, None, 1, None), (3, 3, 3, 2, None), (4, 4, 4, 3, 3)]
         names = ("row", "first", "second", "of_first", "of_second")
         await connection.execute(
@@ -164,6 +174,17 @@ def what_a_change_loads_is_not_loaded_for_peers(session: SyncSession) -> Any:
     notes = all_of(session, Note)
     notes[0].owner = None
     return [sorted(inspect(note).unloaded) for note in notes]
+
+
+# --- A refresh brings what is eager ---------------------------------------------------------------
+
+
+def refreshed_with_subqueries(session: SyncSession) -> Any:
+    owners = all_of(session, Owner, subqueryload(Owner.notes))
+    papers = all_of(session, Paper)
+    session.expire_all()
+    _ = owners[0].code, papers[0].note_id
+    return sorted(owners[0].__dict__), sorted(papers[0].__dict__)
 
 
 # --- What is not flushed counts -------------------------------------------------------------------
@@ -267,6 +288,7 @@ CASES: list[Callable[[SyncSession], Any]] = [
     history_of_a_one_to_one_that_is_taken_away,
     history_where_the_key_was_changed_before,
     what_a_change_loads_is_not_loaded_for_peers,
+    refreshed_with_subqueries,
     keys_that_are_not_flushed,
     keys_of_peers_that_are_not_flushed,
     columns_of_rows_with_null_in_their_key,

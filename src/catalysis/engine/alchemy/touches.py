@@ -151,13 +151,24 @@ def is_batched(touch: Touch) -> bool:
         return False
     prop: Any = touch.relationship
     if prop is None:
-        return True
+        return not _brings_subqueries(state, touch.keys)
     if prop.key in state.__dict__.get("_pending_mutations", ()):
         return False  # SQLAlchemy takes an answer for what the database holds, and adds these to it once
     impl: Any = state.manager[prop.key].impl
     # An option of one instance (`lazyload(User.tasks.and_(…))`) may carry criteria.
     return (
         impl.supports_population and prop.key not in state.callables and not prop._target_correlates_to_parent
+    )
+
+
+def _brings_subqueries(state: Any, keys: frozenset[str]) -> bool:
+    """Whether a refresh brings relationships eagerly by subquery, which only works for one instance's refresh."""
+    relationships = [prop for prop in state.mapper.relationships if prop.key in keys]
+    if not relationships:
+        return False
+    given = [each.strategy or () for option in state.load_options for each in getattr(option, "context", ())]
+    return any(
+        ("lazy", "subquery") in each for each in [*given, *(prop.strategy_key for prop in relationships)]
     )
 
 
