@@ -1,9 +1,9 @@
 """What a batch must leave to SQLAlchemy: each case gives on a `Session` what it gives on stock, whoever is a peer.
 
 Seen to fail, each with its protection taken away: the histories without `autoflush` in `_is_for_one`, the depths
-without `_with_options` in it, what came otherwise without `path`, what is not flushed without `_read_for`, NULL in keys
-without `None in state.key[1]` and `_may_be_partial`, subqueries without `_brings_subqueries`, the options of an
-immediate load without `Touch.options`.
+without `_with_options` in it, what came otherwise without `path`, what is not flushed without `_read_for`, what was
+deleted without `key` beside it, NULL in keys without `None in state.key[1]` and `_may_be_partial`, subqueries without
+`_brings_subqueries`, the options of an immediate load without `Touch.options`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -215,6 +215,16 @@ def keys_of_peers_that_are_not_flushed(session: SyncSession) -> Any:
         )
 
 
+def what_was_deleted_from_a_peer_is_flushed(session: SyncSession) -> Any:
+    badges, notes = all_of(session, Badge), all_of(session, Note)
+    with session.no_autoflush:
+        del badges[0].owner, notes[0].owner
+        _ = badges[1].owner, notes[5].owner
+    session.flush()
+    kept = (Badge.owner_id, Badge.id), (Note.owner_id, Note.id)
+    return [session.scalars(select(key).order_by(each)).all() for key, each in kept]
+
+
 # --- NULL in a key --------------------------------------------------------------------------------
 
 
@@ -291,6 +301,7 @@ CASES: list[Callable[[SyncSession], Any]] = [
     refreshed_with_subqueries,
     keys_that_are_not_flushed,
     keys_of_peers_that_are_not_flushed,
+    what_was_deleted_from_a_peer_is_flushed,
     columns_of_rows_with_null_in_their_key,
     null_in_a_foreign_key,
     null_in_the_foreign_key_of_a_peer,

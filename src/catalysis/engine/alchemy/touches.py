@@ -109,7 +109,9 @@ def peer_test(touch: Touch, session: Any) -> Callable[[State], bool]:
     kind = cast("Any", type(own))
     number, path, home = own.runid, own.load_path, session.hash_key
     key = None if touch.relationship is None else touch.relationship.key
-    may_lack, read = len(own.key[1]) > 1, _read_for(touch)
+    may_lack = len(own.key[1]) > 1
+    # The relationship itself is not there and has changed where it was deleted, and that is not flushed.
+    unchanged = _read_for(touch) if key is None else _read_for(touch) | {key}
 
     def may_load(state: Any) -> bool:
         if state is own:
@@ -118,7 +120,7 @@ def peer_test(touch: Touch, session: Any) -> Callable[[State], bool]:
             return False
         if state.session_id != home or state.key is None or state._deleted:
             return False
-        if (may_lack and None in state.key[1]) or not read.isdisjoint(state.committed_state):
+        if (may_lack and None in state.key[1]) or not unchanged.isdisjoint(state.committed_state):
             return False
         if type(state) is kind is not InstanceState and state.runid == number and state.load_path is path:
             # Of the same class and place in one load, so that what both carry from it is the same.
