@@ -146,7 +146,8 @@ def _calls(session: HookedSession, attribute: Any, owners: Iterable[State]) -> I
     alike: dict[Any, list[State]] = {}
     key, leads = attribute.property.key, is_relationship(attribute.property)
     for state in owners:
-        if key not in state.dict and key not in state.committed_state:  # which has what was deleted and not flushed
+        # What was deleted and not flushed is not there either, and has changed.
+        if key not in state.dict and key not in state.committed_state:
             options: Any = cast("Any", state).load_options
             kind = None if leads else state.mapper  # columns of several classes are not of one statement
             alike.setdefault((kind, options, state.load_path if options else None), []).append(state)
