@@ -1,6 +1,7 @@
 """A broken model is explained with its mend, at the moment SQLAlchemy fails on it."""
 
 from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -183,6 +184,35 @@ def test_sound_models_pass():
 
 
 # --- What SQLAlchemy accepts is never refused -----------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["a function", "a function of an attribute", "an attribute"])
+def test_every_way_to_name_the_other_side(way: str):
+    class Base(DeclarativeBase):
+        pass
+
+    class Parent(Base):
+        __tablename__ = "parents"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        children: Mapped[list["Child"]] = relationship(
+            back_populates=(lambda: "parent") if way == "a function" else lambda: Child.parent
+        )
+
+    other: Any = {
+        "a function": lambda: "children",
+        "a function of an attribute": lambda: Parent.children,
+        "an attribute": Parent.children,
+    }[way]
+
+    class Child(Base):
+        __tablename__ = "children"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        parent_id: Mapped[int] = mapped_column(ForeignKey("parents.id"))
+        parent: Mapped[Parent] = relationship(back_populates=other)
+
+    child = Child(parent=Parent())
+    assert child.parent.children == [child]
+    Base.registry.dispose()
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def _mend_target(mapper: Mapper[Any], name: str) -> str:
 
 
 def _check_back_populates(mapper: Mapper[Any], prop: RelationshipProperty[Any], target: Mapper[Any]) -> None:
-    back = prop.back_populates
+    back = _back_of(prop)
     if not back:
         return
     here, there = f"{mapper.class_.__name__}.{prop.key}", target.class_.__name__
@@ -148,7 +148,7 @@ def _check_back_populates(mapper: Mapper[Any], prop: RelationshipProperty[Any], 
     towards = [
         each.key
         for each in properties.values()
-        if isinstance(each, RelationshipProperty) and each.back_populates == prop.key
+        if isinstance(each, RelationshipProperty) and _back_of(each) == prop.key
     ]
     mend = (
         f"Write back_populates={towards[0]!r} on {here}."
@@ -156,6 +156,12 @@ def _check_back_populates(mapper: Mapper[Any], prop: RelationshipProperty[Any], 
         else f"Add a relationship {back!r} to {there} with back_populates={prop.key!r}."
     )
     raise ModelError(f"{here} says back_populates={back!r}, but {there}.{back} {wrong}.  {mend}")
+
+
+def _back_of(prop: RelationshipProperty[Any]) -> str | None:
+    """The other side as it is named; None where a function or an attribute gives it, for SQLAlchemy to look up."""
+    given: Any = prop.back_populates
+    return given if isinstance(given, str) else None
 
 
 def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:

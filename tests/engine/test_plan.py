@@ -21,11 +21,13 @@ from sqlalchemy.orm import (
     configure_mappers,
     contains_eager,
     defer,
+    immediateload,
     joinedload,
     load_only,
     mapped_column,
     raiseload,
     selectinload,
+    subqueryload,
     undefer,
     with_loader_criteria,
 )
@@ -148,6 +150,30 @@ async def test_a_fallback_says_why(filled: Database):
     async with Session(heard) as session:
         assert await reasons(session, select(Label)) == {"a listener of the engine's statements"}
     await heard.dispose()
+
+
+@pytest.mark.parametrize("loader", [selectinload, subqueryload, immediateload, joinedload])
+async def test_an_eager_load_is_of_its_statements_schema(postgres: Database, loader: Callable[..., Any]):
+    """Mutation seen to fail: `plan_reading` does not look at the options of the outer statement."""
+    await postgres.create_all(Model.metadata)
+    translated = {"schema_translate_map": {None: "elsewhere"}}
+    async with postgres.session() as session:
+        await session.execute(text("CREATE SCHEMA elsewhere"))
+        for table in (Person, Job):
+            name = table.__table__.name
+            await session.execute(text(f"CREATE TABLE elsewhere.{name} (LIKE {name} INCLUDING ALL)"))
+        await session.commit()
+        await session.connection(execution_options=translated)
+        session.add_all([Person(name=f"p{n}", jobs=[Job(title="there")]) for n in range(2)])
+        await session.commit()
+
+    statement = select(Person).options(loader(Person.jobs)).execution_options(**translated)
+    async with postgres.session() as session:
+        executed = (await session.scalars(statement)).unique().all()
+        assert [[job.title for job in person.jobs] for person in executed] == [["there"]] * 2
+    async with postgres.session() as session:
+        inside = await session.run_sync(lambda sync: sync.scalars(statement).unique().all())
+        assert [[job.title for job in person.jobs] for person in inside] == [["there"]] * 2
 
 
 async def test_an_engine_that_logs_is_left_its_log(filled: Database, caplog: pytest.LogCaptureFixture):

@@ -47,6 +47,18 @@ async def test_load_of_those_whose_key_is_not_loaded(engine: Any) -> None:
         ]
 
 
+async def test_load_leaves_what_was_deleted(engine: Any) -> None:
+    """Mutation seen to fail: `_calls` does not look at what was committed."""
+    async with Session(engine, autoflush=False) as session:
+        items = (await session.scalars(select(Item).where(Item.id < 30).order_by(Item.id))).all()
+        del items[0].shelf
+        await load(items, Item.shelf)
+        await session.flush()
+        stored = (await session.scalars(select(Item.shelf_id).order_by(Item.id).limit(3))).all()
+        assert stored == [None, 1, 1]
+        await session.rollback()
+
+
 async def test_load_of_a_synonym(engine: Any) -> None:
     async with Session(engine) as session:
         items = (await session.scalars(select(Item).where(Item.id < 14).order_by(Item.id))).all()

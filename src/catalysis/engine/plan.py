@@ -21,6 +21,7 @@ from catalysis.engine.alchemy.compiling import (
     cache_key,
     compiled_for,
     locks_rows,
+    outer_options,
     own_execution_options,
     requires_values,
     unkeyed_options,
@@ -43,6 +44,8 @@ _PLAIN_OPTIONS = frozenset(
     {"prebuffer_rows", "autoflush", "populate_existing", "_sa_orm_load_options", "sa_top_level_orm_context"}
 ) | {DISTRIBUTION_CHECK}
 _STREAMING = frozenset({"stream_results", "yield_per"})
+_OF_OUTER = _PLAIN_OPTIONS | _STREAMING | {"_result_disable_adapt_to_context"}
+"""What the statement may have that an eager load belongs to; SQLAlchemy adds the last to each."""
 
 
 @dataclass(slots=True)
@@ -150,7 +153,8 @@ def plan_reading(
     engine = bind.engine
     if own := own_execution_options(statement):
         options = {**own, **options}
-    if (refused := _refused(options, _PLAIN_OPTIONS | _STREAMING if streams else _PLAIN_OPTIONS)) is not None:
+    refused = _refused(options, _PLAIN_OPTIONS | _STREAMING if streams else _PLAIN_OPTIONS)
+    if refused is not None or (refused := _refused(outer_options(options), _OF_OUTER)) is not None:
         return refused
     if (key := cache_key(statement)) is None:
         return "a statement that SQLAlchemy cannot cache"

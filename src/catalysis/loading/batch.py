@@ -33,13 +33,13 @@ def load_with_peers(session: Any, peers: Peers, touch: Touch) -> Result[Any] | N
     around = peers.around(session, touch.state, peer_test(touch, session))
     prop = touch.relationship
     if prop is not None and is_by_key(prop):
-        load_by_key(session, prop, islice(around, REACH), CHUNK)
-        return answer_for(touch)
+        left = load_by_key(session, prop, islice(around, REACH), CHUNK, touch.options)
+        return None if touch.state in left else answer_for(touch)
     states = list(islice(around, CHUNK))
     if prop is None:
         load_columns(session, states, touch.keys)
     elif len(states) > 1:
-        load_relationship(session, prop, states)
+        load_relationship(session, prop, states, touch.options)
     else:
         return None
     return answer_for(touch)

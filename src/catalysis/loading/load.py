@@ -12,6 +12,7 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.alchemy.touches import (
     State,
+    has_changed,
     is_by_key,
     is_relationship,
     is_whole,
@@ -146,7 +147,8 @@ def _calls(session: HookedSession, attribute: Any, owners: Iterable[State]) -> I
     alike: dict[Any, list[State]] = {}
     key, leads = attribute.property.key, is_relationship(attribute.property)
     for state in owners:
-        if key not in state.dict:
+        # What was deleted and not flushed is not there either, and has changed.
+        if key not in state.dict and not has_changed(state, frozenset((key,))):
             options: Any = cast("Any", state).load_options
             kind = None if leads else state.mapper  # columns of several classes are not of one statement
             alike.setdefault((kind, options, state.load_path if options else None), []).append(state)

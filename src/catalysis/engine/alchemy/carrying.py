@@ -14,6 +14,7 @@ from sqlalchemy.sql.operators import and_, eq, in_op, or_
 from sqlalchemy.sql.visitors import iterate
 
 from catalysis.engine.alchemy.checking import Looking, conditions_in, leaves_of, looked_at
+from catalysis.engine.alchemy.compiling import outer_options
 
 DISTRIBUTION = "distribution"
 """The key of `Table.info` under which a table says how it is distributed; what has `by` names a column."""
@@ -26,10 +27,7 @@ def said_of(options: Mapping[str, Any]) -> Any:
     """What execution options say of it: a statement's, or those of the one whose eager load it is; None for nothing."""
     if DISTRIBUTION_CHECK in options:
         return options[DISTRIBUTION_CHECK]
-    top = options.get("sa_top_level_orm_context")
-    if top is None:
-        return None
-    return {**top.query._execution_options, **top.execution_options}.get(DISTRIBUTION_CHECK)
+    return outer_options(options).get(DISTRIBUTION_CHECK)
 
 
 class Uncarried(NamedTuple):

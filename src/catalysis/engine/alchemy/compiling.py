@@ -35,6 +35,12 @@ def own_execution_options(statement: Any) -> Mapping[str, Any]:
     return statement._execution_options
 
 
+def outer_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The execution options of the statement whose eager load one with these options is, which hold for it too."""
+    outer = options.get("sa_top_level_orm_context")
+    return {} if outer is None else {**outer.query._execution_options, **outer.execution_options}
+
+
 def subject_of(statement: Any) -> Mapper[Any] | None:
     """The mapper a statement is about, which decides where it is sent."""
     subject = statement._propagate_attrs.get("plugin_subject")

@@ -1,7 +1,7 @@
 """How a touched attribute is loaded: its statement is recognised, and sent for many instances at once."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, cast
 
@@ -30,6 +30,10 @@ class Touch:
     relationship: Relationship | None
     keys: frozenset[str]
     """The attributes it will load: the relationship, or the columns that are loaded together."""
+    is_for_one: bool = False
+    """Whether the statement asks for what holds of this instance alone."""
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The statement's execution options, where an eager load gave them."""
 
     @property
     def name(self) -> str:
@@ -45,12 +49,30 @@ def touch_of(statement: Any, options: Mapping[str, Any]) -> Touch | None:
         return None
     if (owner := given._lazy_loaded_from) is not None:
         path = statement._compile_options._current_path
-        return Touch(owner, path.prop, frozenset((path.prop.key,))) if path.is_property else None
+        if not path.is_property:
+            return None
+        for_one, key = _is_for_one(statement, owner, path), path.prop.key
+        own = {name: value for name, value in options.items() if name != "_sa_orm_load_options"}
+        return Touch(owner, path.prop, frozenset((key,)), for_one, own)
     refreshed = given._refresh_state
     if refreshed is None or given._is_user_refresh:
         return None
     wanted = statement._compile_options._only_load_props or refreshed.unloaded
     return Touch(refreshed, None, frozenset(wanted)) if wanted else None
+
+
+def _is_for_one(statement: Any, owner: Any, path: Any) -> bool:
+    """Whether it is for a history, or of an eager load with options that the owner does not carry.
+
+    A history is of what was committed, whatever the attributes say now, and is loaded without a flush; so is what a
+    pending instance refers to.
+    """
+    start = owner.load_path if owner.load_options else owner.mapper._path_registry
+    return (
+        not statement._execution_options.get("autoflush", True)
+        or path != start[path.prop]
+        or statement._with_options != owner.load_options
+    )
 
 
 def is_relationship(prop: Any) -> bool:
@@ -81,12 +103,20 @@ def load_number(state: State) -> int | None:
     return state.runid
 
 
+def has_changed(state: Any, keys: frozenset[str]) -> bool:
+    """Whether any of the attributes has changed since the last flush; of most instances nobody has asked yet."""
+    return state.modified and not keys.isdisjoint(state.committed_state)
+
+
 def peer_test(touch: Touch, session: Any) -> Callable[[State], bool]:
     """Whether an instance lacks what is touched, and would load it by the same statement but for its key."""
     own: Any = touch.state
     kind = cast("Any", type(own))
     number, path, home = own.runid, own.load_path, session.hash_key
     key = None if touch.relationship is None else touch.relationship.key
+    may_lack = len(own.key[1]) > 1
+    # The relationship itself is not there and has changed where it was deleted, and that is not flushed.
+    unchanged = _read_for(touch) if key is None else _read_for(touch) | {key}
 
     def may_load(state: Any) -> bool:
         if state is own:
@@ -94,6 +124,8 @@ def peer_test(touch: Touch, session: Any) -> Callable[[State], bool]:
         if key is not None and key in state.obj().__dict__:
             return False
         if state.session_id != home or state.key is None or state._deleted:
+            return False
+        if (may_lack and None in state.key[1]) or has_changed(state, unchanged):
             return False
         if type(state) is kind is not InstanceState and state.runid == number and state.load_path is path:
             # Of the same class and place in one load, so that what both carry from it is the same.
@@ -119,12 +151,14 @@ def _agrees(own: Any, other: Any, touch: Touch) -> bool:
 
 def is_batched(touch: Touch) -> bool:
     """Whether its statement can serve several instances: nothing of it is for this one alone."""
-    state = touch.state
-    if state.key is None or state.session_id is None:
+    state: Any = touch.state
+    if state.key is None or state.session_id is None or touch.is_for_one:
+        return False
+    if None in state.key[1] or has_changed(state, _read_for(touch)):
         return False
     prop: Any = touch.relationship
     if prop is None:
-        return True
+        return not _brings_subqueries(state, touch.keys)
     if prop.key in state.__dict__.get("_pending_mutations", ()):
         return False  # SQLAlchemy takes an answer for what the database holds, and adds these to it once
     impl: Any = state.manager[prop.key].impl
@@ -132,6 +166,28 @@ def is_batched(touch: Touch) -> bool:
     return (
         impl.supports_population and prop.key not in state.callables and not prop._target_correlates_to_parent
     )
+
+
+def _brings_subqueries(state: Any, keys: frozenset[str]) -> bool:
+    """Whether a refresh brings relationships eagerly by subquery, which only works for one instance's refresh."""
+    relationships = [prop for prop in state.mapper.relationships if prop.key in keys]
+    if not relationships:
+        return False
+    given = [each.strategy or () for option in state.load_options for each in getattr(option, "context", ())]
+    return any(
+        ("lazy", "subquery") in each for each in [*given, *(prop.strategy_key for prop in relationships)]
+    )
+
+
+def _read_for(touch: Touch) -> frozenset[str]:
+    """The attributes that SQLAlchemy would load a relationship by, as they are in memory; ours reads their columns.
+
+    None of one that is by key, which we take from the attributes too.
+    """
+    if (prop := touch.relationship) is None or is_by_key(prop):
+        return frozenset()
+    loader, parent = cast("Any", prop)._get_strategy((("lazy", "select"),)), cast("Any", prop.parent)
+    return frozenset([parent._columntoproperty[column].key for column in loader._bind_to_col.values()])
 
 
 # --- Loading --------------------------------------------------------------------------------------
@@ -184,10 +240,12 @@ def _padded(keys: list[Any]) -> list[Any]:
 _WITHOUT_FLUSH = {"autoflush": False}
 
 
-def load_relationship(session: Any, prop: Relationship, states: Sequence[State]) -> None:
-    """Load a relationship of instances that lack it, 500 a statement; inside a greenlet.
+def load_relationship(
+    session: Any, prop: Relationship, states: Sequence[State], options: Mapping[str, Any] = {}
+) -> None:
+    """Load a relationship of instances that lack it, 500 a statement, with execution options; inside a greenlet.
 
-    The states agree on their options.
+    The states agree on their loader options.
     """
     first: Any = states[0]
     loader: Any = cast("Any", prop)._get_strategy((("lazy", "selectin"),))
@@ -199,7 +257,7 @@ def load_relationship(session: Any, prop: Relationship, states: Sequence[State])
         prop.entity,
         None,
         None,
-        _WITHOUT_FLUSH,
+        options or _WITHOUT_FLUSH,
     )
 
 
@@ -211,16 +269,18 @@ def is_by_key(prop: Relationship) -> bool:
     return loader._query_info.load_only_child
 
 
-def load_by_key(session: Any, prop: Relationship, states: Iterable[State], most: int) -> list[State]:
+def load_by_key(
+    session: Any, prop: Relationship, states: Iterable[State], most: int, options: Mapping[str, Any] = {}
+) -> list[State]:
     """Load a relationship that is by key, taking states until `most` different keys are to be asked for.
 
-    What the identity map holds is not asked for; inside a greenlet.  Those whose key is not loaded itself are left
-    as they are, and returned.
+    What the identity map holds is not asked for; inside a greenlet.  Those whose key is not loaded itself, or has a
+    NULL in it, are left as they are, and returned.
     """
     given, waiting, without_key = _from_identity_map(session, prop, states, most)
     if waiting:
         asked = [first for first, *_ in waiting.values()]
-        load_relationship(session, prop, asked)
+        load_relationship(session, prop, asked, options)
         for owners in waiting.values():
             if prop.key in owners[0].dict:
                 value = owners[0].dict[prop.key]
@@ -254,7 +314,7 @@ def _from_identity_map(
         key = values.get(name, absent)
         if key is absent:
             identity = tuple(key_of(state, values))
-            if absent in identity:
+            if absent in identity or _may_be_partial(identity, target):
                 without_key.append(state)
                 continue
             key = identity if name is None else identity[0]
@@ -277,6 +337,11 @@ def _from_identity_map(
                 if len(waiting) == most:
                     break
     return given, waiting, without_key
+
+
+def _may_be_partial(identity: tuple[Any, ...], target: Any) -> bool:
+    """Whether a row may have this key, some of which is NULL: an IN would not find it."""
+    return len(identity) > 1 and target.allow_partial_pks and 0 < identity.count(None) < len(identity)
 
 
 def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) -> None:
