@@ -36,7 +36,7 @@ from catalysis.engine.coverage import reading_of
 from catalysis.engine.flush import flush_natively
 from catalysis.engine.refresh import Flushed
 from catalysis.engine.run import run
-from catalysis.errors import LoadedWhenTouched
+from catalysis.errors import LoadedWhenTouched, no_choice
 from catalysis.events import NOT_A_READ, call_line, call_site, fallback_reason
 from catalysis.loading.batch import load_with_peers
 from catalysis.loading.peers import Peers
@@ -128,6 +128,8 @@ class UnitOfWork(TenantSession):
         strictness = info.get("strict_loading", self.strictness)
         if strictness == "allow":
             return
+        if strictness not in STRICTNESSES:
+            raise no_choice(f"strict_loading in info of {touch.relationship}", strictness, STRICTNESSES)
         error = not_loaded(touch.state, touch.name, f"it was touched, and strict_loading says {strictness!r}")
         if strictness == "raise":
             raise error

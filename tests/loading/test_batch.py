@@ -383,6 +383,19 @@ async def test_the_error_names_the_statement(engine: Any) -> None:
             _ = lone.twin
 
 
+async def test_an_unknown_strictness_of_a_relationship(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(inspect(Shelf).relationships["items"].info, "strict_loading", "stop")
+
+    async def work() -> None:
+        async with Session(engine) as session:
+            _ = (await shelves_of(session))[0].items
+
+    with pytest.raises(
+        ValueError, match=r"strict_loading in info of Shelf\.items='stop': say one of 'allow'"
+    ):
+        await managed(work())
+
+
 async def test_strictness(engine: Any) -> None:
     async def work(strict: Any) -> None:
         async with Session(engine, strict_loading=strict) as session:
