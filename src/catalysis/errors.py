@@ -115,9 +115,9 @@ class NoAnswer(CatalysisError, OperationalError):
 
 
 class CannotConnect(CatalysisError, OperationalError, TimeoutError):
-    """No server let us in: in time, or none of several hosts that may be written to.
+    """No server let us in: it could not be reached, or not in time, has no connection left, or is none to write to.
 
-    `orig` is the driver's error, or the last of them.  A single host that refuses at once is the driver's own error.
+    `orig` is the driver's error, or the last of those of several hosts.
     """
 
     code = None
@@ -128,8 +128,8 @@ class CannotConnect(CatalysisError, OperationalError, TimeoutError):
         """As SQLAlchemy makes and unpickles its errors; `statement` is what was tried, and is no SQL."""
         super().__init__(statement, None, orig, hide_parameters=True)
         self.args = (
-            f"No server let us in: {statement}.  See that one of them runs, can be reached and may be written to, or "
-            "give it longer by DATABASE_CONNECT_TIMEOUT (DatabaseSettings.connect_timeout).",
+            f"No server let us in: {statement}.  See that one runs, can be reached and may be written to, or give "
+            "it longer by DATABASE_CONNECT_TIMEOUT (DatabaseSettings.connect_timeout).",
         )
 
     def __str__(self) -> str:

@@ -56,7 +56,8 @@ class Replica:
 
     def lost(self, failure: BaseException) -> None:
         """It let nobody in, or went away: it is left alone until it answers again."""
-        cause = getattr(getattr(failure, "orig", None), "driver_exception", None) or failure
+        cause = getattr(failure, "orig", None) or failure
+        cause = getattr(cause, "driver_exception", None) or cause
         self.leave(type(cause).__name__)
 
     def leave(self, trouble: str) -> None:

@@ -13,9 +13,19 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from catalysis import DTO, ActivityError, Database, DatabaseDep, DatabaseService, Session, activity
+from catalysis import (
+    DTO,
+    ActivityError,
+    CannotConnect,
+    Database,
+    DatabaseDep,
+    DatabaseService,
+    Session,
+    activity,
+)
 from catalysis.integrations.temporal import (
     Retry,
     attempt_number,
@@ -295,11 +305,12 @@ async def test_a_database_that_is_down_is_another_attempt() -> None:
             await session.execute(text("SELECT 1"))
 
     attempts: list[int] = []
-    with pytest.raises(OSError, match="Connect call failed"):
+    with pytest.raises(CannotConnect, match=r"127\.0\.0\.1:1 \(ConnectionRefusedError\)"):
         await local(ask)
     assert attempts == [1, 2]
-    with pytest.raises(OSError, match="Connect call failed"):  # Temporal retries what is not told to be final
+    with pytest.raises(ApplicationError, match="No server let us in") as told:
         await ActivityEnvironment().run(ask)
+    assert not told.value.non_retryable
     await database.close()
 
 

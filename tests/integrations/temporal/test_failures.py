@@ -10,7 +10,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from temporalio.exceptions import ApplicationError
 
 from catalysis import ActivityError, Database
-from catalysis.errors import BulkError
+from catalysis.errors import BulkError, CannotConnect
 from catalysis.integrations.temporal.failures import failure_of, told_to_temporal
 
 REFUSED = "canary-5d1f"
@@ -68,6 +68,7 @@ def test_others() -> None:
             "pool": PoolTimeout(),
             "own": ActivityError("said"),
             "lost": _from(BulkError("said"), ConnectionRefusedError()),
+            "refused": CannotConnect("host:1 (ConnectionRefusedError)", None, ConnectionRefusedError()),
             "group": ExceptionGroup("", [ValueError(), PoolTimeout()]),
             "user's": ValueError(),
         }.items()
@@ -78,6 +79,7 @@ def test_others() -> None:
         "pool": True,
         "own": False,
         "lost": True,
+        "refused": True,
         "group": True,
         "user's": None,
     }

@@ -15,19 +15,25 @@ Source: RFC 8305, "Happy Eyeballs", which does so for the addresses of one host.
 """
 
 _untyped: Any = asyncpg
+_PASSES = (
+    OSError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.TargetServerAttributeNotMatched,
+)
+"""What is wrong with a server for now, and not with what it was asked for."""
 
 
 async def connect(*args: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
     """As `asyncpg.connect`; of several hosts, the first to let us in that may be written to.
 
     Raises:
-        CannotConnect: none did in time, or none of several may be written to.
+        CannotConnect: none could be reached, or did in time, or none of several may be written to.
         PostgresError: a server refused the user, the password or the database.
-        OSError: the only host cannot be reached.
     """
     try:
         if not isinstance(host, list):
-            return await _untyped.connect(*args, host=host, port=port, **options)
+            return await _to(host, port, args, options)
         options.setdefault("target_session_attrs", "read-write")
         hosts = zip(cast("list[str]", host), port, strict=True)
         return await _first_of(list(hosts), args, options)
@@ -35,6 +41,15 @@ async def connect(*args: Any, host: Any = None, port: Any = None, **options: Any
         if isinstance(late, CannotConnect):
             raise
         raise CannotConnect(f"no answer in {options.get('timeout')} s", None, late) from late
+
+
+async def _to(host: str | None, port: int | None, args: Any, options: dict[str, Any]) -> Any:
+    try:
+        return await _untyped.connect(*args, host=host, port=port, **options)
+    except TimeoutError:
+        raise
+    except _PASSES as failure:
+        raise _none_of({"the server" if host is None else f"{host}:{port}": failure}) from failure
 
 
 async def _first_of(hosts: Sequence[tuple[str, int]], args: Any, options: dict[str, Any]) -> Any:
@@ -72,8 +87,7 @@ def _close_late(attempt: "asyncio.Task[Any]") -> None:
 def _none_of(failures: dict[str, BaseException]) -> BaseException:
     """What is wrong with us goes before what is wrong with a server: it will not pass."""
     for failure in failures.values():
-        passes = OSError | asyncpg.CannotConnectNowError | asyncpg.TargetServerAttributeNotMatched
-        if not isinstance(failure, passes):
+        if not isinstance(failure, _PASSES):
             return failure
     tried = ", ".join(f"{host} ({_why(failure)})" for host, failure in failures.items())
     slowest = next((each for each in failures.values() if isinstance(each, TimeoutError)), None)

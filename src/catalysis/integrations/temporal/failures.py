@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 
-from catalysis.errors import CatalysisError, CommitOutcomeUnknown
+from catalysis.errors import CannotConnect, CatalysisError, CommitOutcomeUnknown
 from catalysis.integrations.constraints import violated_constraint
 
 _FINAL_CLASSES = ("21", "22", "23", "2F", "42", "44", "P0")
@@ -70,6 +70,8 @@ def failure_of(error: BaseException, *, is_once: bool = False) -> Failure | None
             )
         case ValidationError():
             return Failure(name, _places_of(error), False)
+        case CannotConnect():
+            return Failure(name, "No server let us in.", True)
         case CatalysisError():  # none carries a value
             cause = error.__cause__ and failure_of(error.__cause__)
             lost = isinstance(error.__cause__, OSError) or (cause is not None and cause.retryable)
