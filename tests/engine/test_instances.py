@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, MetaData, inspect, select
+from sqlalchemy import ForeignKey, MetaData, String, TypeDecorator, inspect, select
 from sqlalchemy.orm import (
     Mapped,
     configure_mappers,
@@ -28,6 +28,10 @@ from catalysis.engine.alchemy import states
 Base: Any = declarative_base()
 
 
+class Model(SQLModel):
+    metadata = MetaData()
+
+
 class Shelf(Base):
     __tablename__ = "instances_shelf"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -41,10 +45,6 @@ class Book(Base):
     title: Mapped[str | None]
     shelf_id: Mapped[int | None] = mapped_column(ForeignKey("instances_shelf.id"))
     shelf: Mapped[Shelf | None] = relationship(back_populates="books")
-
-
-class Model(SQLModel):
-    metadata = MetaData()
 
 
 class Reader(Model, table=True):
@@ -63,6 +63,45 @@ class Page(Base):
     def __new__(cls, *_: Any, **__: Any) -> Any:
         cls.made += 1
         return super().__new__(cls)
+
+
+class Counted(TypeDecorator[Any]):
+    """Text whose conversions are counted."""
+
+    impl, cache_ok, conversions = String, True, 0
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        type(self).conversions += 1
+        return value
+
+
+class Parent(Base):
+    __tablename__ = "instances_parent"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str | None] = mapped_column(Counted)
+    children: Mapped[list["Child"]] = relationship(order_by="Child.id", back_populates="parent")
+
+
+class Child(Base):
+    __tablename__ = "instances_child"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    parent_id: Mapped[int] = mapped_column(ForeignKey("instances_parent.id"))
+    parent: Mapped[Parent] = relationship(back_populates="children")
+
+
+class Made:
+    made = 0
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        Made.made += 1
+        return super().__new__(cls)
+
+
+class Later(Model, Made, table=True):
+    """SQLModel's `__new__` comes first, and calls the other."""
+
+    __tablename__ = "instances_later"
+    id: int | None = Field(default=None, primary_key=True)
 
 
 @pytest.fixture(params=["compiled", "pure"])
@@ -84,6 +123,8 @@ async def database(
         )
         session.add_all(Reader(id=n, name=f"reader {n}") for n in range(3))
         session.add_all(Page(id=n) for n in range(3))
+        session.add_all(Later(id=n) for n in range(3))
+        session.add(Parent(id=1, text="text", children=[Child(id=n) for n in range(20)]))
         await session.commit()
     yield database
     await database.close()
@@ -177,6 +218,28 @@ async def test_a_class_with_its_own_new(database: Database):
         before = Page.made
         assert len(await twice(session, select(Page))) == 3
         assert Page.made - before == 6
+        await session.execute(select(Later))
+        before = Made.made
+        assert len(await twice(session, select(Later))) == 3
+        assert Made.made - before == 6
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        select(Parent).options(joinedload(Parent.children)),
+        select(Child, Parent).join(Child.parent),
+        select(Child).options(joinedload(Child.parent)),
+    ],
+)
+async def test_a_value_is_converted_once_for_an_instance(database: Database, statement: Any):
+    async with database.session() as session:
+        (await session.execute(statement)).unique().all()
+        session.expunge_all()
+        before = Counted.conversions
+        rows = (await session.execute(statement)).unique().all()
+        assert (len(rows), len(session.identity_map)) in ((1, 21), (20, 21))
+        assert Counted.conversions - before == 1
 
 
 @pytest.mark.parametrize("is_open", [True, False])
@@ -199,7 +262,7 @@ async def test_forgotten_instances_leave_nothing(database: Database, is_open: bo
 
 
 @pytest.mark.skipif(states.compiled is None, reason="Catalysis was installed without its compiled part")
-def test_a_maker_takes_a_value_for_each_name():
+def test_a_maker_finds_and_makes():
     configure_mappers()
     node = (
         Shelf,
@@ -213,12 +276,18 @@ def test_a_maker_takes_a_value_for_each_name():
         True,
         False,
     )
-    make = states.compiled.maker(node, {}, None, 1, 1, None)
-    with pytest.raises(TypeError, match="a value is needed for each part of the key and for each attribute"):
-        make(1, 1)
-    assert make(None, None, None) is None
+    compiled = states.compiled
+    find = compiled.maker(node, {}, None, 1, 1, None)
+    with pytest.raises(TypeError, match="a value is needed for each part of the key"):
+        find(1, 1)
+    with pytest.raises(RuntimeError, match="nothing was looked for"):
+        find.make(1, "a")
+    assert find(None) is None
     with pytest.raises(TypeError, match="unhashable"):
-        make([], [], None)
-    assert not make.is_new
-    assert make(1, 1, "a").name == "a"
-    assert make.is_new
+        find([])
+    assert find(1) is compiled.absent
+    with pytest.raises(TypeError, match="a value is needed for each attribute"):
+        find.make(1)
+    made = find.make(1, "a")
+    assert (made.name, find(1) is made) == ("a", True)
+    assert compiled.maker(node, {inspect(made).key: inspect(made)}, None, 2, 1, None)(1) is compiled.unsure

@@ -21,8 +21,8 @@ class _Generations:
     def __init__(self) -> None:
         self.rows = 0
         """How many were loaded since the last look."""
-        self.after_last = 0
-        """Blocks of memory in use after the last full collection; 0 before the first look."""
+        self.least = 0
+        """The least that was found in use since the last full collection; 0 before the first look."""
         self.is_frozen = False
         """Whether somebody froze objects on purpose, which unfreezing would undo; walking them each time is slow."""
 
@@ -32,18 +32,24 @@ class _Generations:
         if self.is_frozen:
             return
         gc.freeze()
-        gc.unfreeze()
         self.rows += rows
-        if self.rows >= COUNTED_AFTER:
+        found = _in_use() if self.rows >= COUNTED_AFTER else None
+        gc.unfreeze()
+        if found is not None:
             self.rows = 0
-            self._look()
+            self._seen(found)
 
-    def _look(self) -> None:
-        blocks = sys.getallocatedblocks()
-        if self.after_last and blocks > 2 * self.after_last:
+    def _seen(self, found: int) -> None:
+        if self.least and found > 2 * self.least:
             gc.collect()
-            self.after_last = sys.getallocatedblocks()
-        self.after_last = self.after_last or blocks
+            self.least = 0
+        else:
+            self.least = min(self.least or found, found)
+
+
+def _in_use() -> int:
+    """Python's blocks of memory, while all objects are frozen; where another allocator has them, objects."""
+    return sys.getallocatedblocks() or gc.get_freeze_count()
 
 
 _generations = _Generations()

@@ -120,15 +120,16 @@ class _Writer:
             self.line(depth, "options = load.load_options")
         if any(child.is_collection for node in self.row.nodes for child in node.children):
             self.line(depth, "collections = load.collections")
+        if any(self.makers.values()):
+            self.line(depth, "absent, unsure = compiled.absent, compiled.unsure")
         for node in self.row.nodes:
             self.line(depth, f"met{node.number} = {{}}")
             if (arguments := self.makers[node.number]) is not None:
-                self.names |= {"maker": compiled.maker, f"A{node.number}": arguments}
+                self.names |= {"compiled": compiled, f"A{node.number}": arguments}
                 taken = "options" if self.row.has_options else None
-                self.line(
-                    depth,
-                    f"make{node.number} = maker(A{node.number}, states, home, number, session_id, {taken})",
-                )
+                given = f"A{node.number}, states, home, number, session_id, {taken}"
+                self.line(depth, f"find{node.number} = compiled.maker({given})")
+                self.line(depth, f"make{node.number} = find{node.number}.make")
             if node.loads_after:
                 self.line(depth, f"after{node.number} = load.after({node.number})")
 
@@ -167,23 +168,26 @@ class _Writer:
                 self.child(node, child, depth + 1)
 
     def made(self, node: Node, keys: list[str], values: list[str], depth: int) -> None:
-        """By one call of what is compiled."""
+        """By what is compiled."""
         n = node.number
-        self.line(depth, f"o{n} = make{n}({', '.join(keys + values)})")
-        self.line(depth, f"if o{n} is unsure:")
+        self.line(depth, f"o{n} = find{n}({', '.join(keys)})")
+        self.line(depth, f"if o{n} is absent:")
+        self.line(depth + 1, f"n{n} = True")
+        self.line(depth + 1, f"o{n} = make{n}({', '.join(values)})")
+        if node.children or node.fresh or node.loads_after:
+            self.line(depth + 1, f"d{n} = o{n}.__dict__")
+            self.line(depth + 1, f"s{n} = d{n}['_sa_instance_state']")
+            self.told(node, depth + 1)
+        self.line(depth, f"elif o{n} is unsure:")
         self.line(depth + 1, f"o{n} = load.instance({n}, {self.processed_row()})")
         self.line(depth + 1, f"n{n} = None")
-        if not (node.children or node.fresh or node.loads_after):
+        if not node.children:
             return
         self.line(depth, f"elif o{n} is None:")
         self.line(depth + 1, f"n{n} = None")
         self.line(depth, "else:")
-        self.line(depth + 1, f"n{n} = make{n}.is_new")
-        self.line(depth + 1, f"d{n} = o{n}.__dict__")
-        self.line(depth + 1, f"s{n} = d{n}['_sa_instance_state']")
-        if node.fresh or node.loads_after:
-            self.line(depth + 1, f"if n{n}:")
-            self.told(node, depth + 2)
+        self.line(depth + 1, f"n{n} = False")
+        self.line(depth + 1, f"s{n} = o{n}._sa_instance_state")
 
     def found_or_new(self, node: Node, keys: list[str], values: list[str], depth: int) -> None:
         n = node.number

@@ -92,11 +92,12 @@ typedef struct {
     PyTypeObject *cls, *state_class;
     PyObject *identity_class, *load_path, *names, *blank, *expired;
     PyObject *states, *home, *number, *session_id, *options;
+    PyObject *key; /* what was looked for and is not there, until it is made */
     Py_ssize_t key_size;
-    char needs_whole_key, is_model, is_new;
+    char needs_whole_key, is_model;
 } Maker;
 
-static PyObject *unsure, *no_arguments, *state_name, *dict_name;
+static PyObject *absent, *unsure, *no_arguments, *state_name, *dict_name;
 
 static PyObject *
 new_state(Maker *self, PyObject *key, PyObject *instance)
@@ -168,7 +169,6 @@ new_instance(Maker *self, PyObject *key, PyObject *const *values)
         Py_DECREF(instance);
         return NULL;
     }
-    self->is_new = 1;
     return instance;
 }
 
@@ -197,21 +197,20 @@ is_null(Maker *self, PyObject *const *values)
     return self->needs_whole_key ? nulls > 0 : nulls == self->key_size;
 }
 
-/* (values of the key…, values of the attributes…) → the instance; None for a key that is NULL, and `unsure` for an
-   instance that the session knew before. */
+/* (values of the key…) → the instance, if this load has met it; None for a key that is NULL, `unsure` for an instance
+   that the session knew before, and `absent` for one that is to be made. */
 static PyObject *
-find_or_make(PyObject *callable, PyObject *const *values, size_t count, PyObject *keywords)
+find(PyObject *callable, PyObject *const *values, size_t count, PyObject *keywords)
 {
     Maker *self = (Maker *)callable;
-    if (keywords != NULL || PyVectorcall_NARGS(count) != self->key_size + PyTuple_GET_SIZE(self->names)) {
-        PyErr_SetString(PyExc_TypeError, "a value is needed for each part of the key and for each attribute");
+    if (keywords != NULL || PyVectorcall_NARGS(count) != self->key_size) {
+        PyErr_SetString(PyExc_TypeError, "a value is needed for each part of the key");
         return NULL;
     }
     PyObject *key = identity_key(self, values);
     if (key == NULL) {
         return NULL;
     }
-    self->is_new = 0;
     PyObject *found = NULL, *state = PyDict_GetItemWithError(self->states, key);
     if (state != NULL) {
         if (!Py_IS_TYPE(state, self->state_class)) {
@@ -223,10 +222,35 @@ find_or_make(PyObject *callable, PyObject *const *values, size_t count, PyObject
         }
     }
     if (found == NULL && !PyErr_Occurred()) {
-        found = is_null(self, values) ? Py_NewRef(Py_None) : new_instance(self, key, values + self->key_size);
+        if (is_null(self, values)) {
+            found = Py_NewRef(Py_None);
+        }
+        else {
+            Py_XSETREF(self->key, Py_NewRef(key));
+            found = Py_NewRef(absent);
+        }
     }
     Py_DECREF(key);
     return found;
+}
+
+/* (values of the attributes…) → the instance of the key that was absent. */
+static PyObject *
+make(Maker *self, PyObject *const *values, Py_ssize_t count)
+{
+    if (count != PyTuple_GET_SIZE(self->names)) {
+        PyErr_SetString(PyExc_TypeError, "a value is needed for each attribute");
+        return NULL;
+    }
+    PyObject *key = self->key;
+    if (key == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "nothing was looked for");
+        return NULL;
+    }
+    self->key = NULL;
+    PyObject *instance = new_instance(self, key, values);
+    Py_DECREF(key);
+    return instance;
 }
 
 static int
@@ -244,6 +268,7 @@ maker_traverse(Maker *self, visitproc visit, void *arg)
     Py_VISIT(self->number);
     Py_VISIT(self->session_id);
     Py_VISIT(self->options);
+    Py_VISIT(self->key);
     return 0;
 }
 
@@ -262,6 +287,7 @@ maker_clear(Maker *self)
     Py_CLEAR(self->number);
     Py_CLEAR(self->session_id);
     Py_CLEAR(self->options);
+    Py_CLEAR(self->key);
     return 0;
 }
 
@@ -273,20 +299,20 @@ maker_dealloc(Maker *self)
     PyObject_GC_Del(self);
 }
 
-static PyMemberDef maker_members[] = {
-    {"is_new", T_BOOL, offsetof(Maker, is_new), READONLY, "Whether the last call made its instance."},
+static PyMethodDef maker_methods[] = {
+    {"make", (PyCFunction)(void (*)(void))make, METH_FASTCALL, "The instance of the key that was absent."},
     {NULL},
 };
 
 static PyTypeObject MakerType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "catalysis.engine.alchemy._instances.Maker",
-    .tp_doc = "Makes the instances of one class at one place of a load's rows.",
+    .tp_doc = "Finds and makes the instances of one class at one place of a load's rows.",
     .tp_basicsize = sizeof(Maker),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
     .tp_vectorcall_offset = offsetof(Maker, vectorcall),
     .tp_call = PyVectorcall_Call,
-    .tp_members = maker_members,
+    .tp_methods = maker_methods,
     .tp_traverse = (traverseproc)maker_traverse,
     .tp_clear = (inquiry)maker_clear,
     .tp_dealloc = (destructor)maker_dealloc,
@@ -313,7 +339,7 @@ maker(PyObject *Py_UNUSED(module), PyObject *arguments)
     if (self == NULL) {
         return NULL;
     }
-    self->vectorcall = find_or_make;
+    self->vectorcall = find;
     self->cls = (PyTypeObject *)Py_NewRef(cls);
     self->state_class = (PyTypeObject *)Py_NewRef(state_class);
     self->identity_class = Py_NewRef(identity_class);
@@ -329,17 +355,17 @@ maker(PyObject *Py_UNUSED(module), PyObject *arguments)
     self->key_size = key_size;
     self->needs_whole_key = needs_whole_key != 0;
     self->is_model = is_model != 0;
-    self->is_new = 0;
+    self->key = NULL;
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
 
-/* prepare(NativeState, BaseModel, unsure): learn where their slots are; a TypeError if one is none. */
+/* prepare(NativeState, BaseModel): learn where their slots are; a TypeError if one is none. */
 static PyObject *
 prepare(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    PyObject *state, *model, *sentinel;
-    if (!PyArg_ParseTuple(arguments, "OOO:prepare", &state, &model, &sentinel)) {
+    PyObject *state, *model;
+    if (!PyArg_ParseTuple(arguments, "OO:prepare", &state, &model)) {
         return NULL;
     }
     const struct { PyObject *type; const char *name; Py_ssize_t *offset; } slots[] = {
@@ -361,7 +387,6 @@ prepare(PyObject *Py_UNUSED(module), PyObject *arguments)
             return NULL;
         }
     }
-    Py_XSETREF(unsure, Py_NewRef(sentinel));
     Py_RETURN_NONE;
 }
 
@@ -375,13 +400,23 @@ static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "_instances", .m_size = -1, .m_methods = methods,
 };
 
+static PyObject *
+sentinel(PyObject *module, const char *name)
+{
+    PyObject *made = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    return made == NULL || PyModule_AddObjectRef(module, name, made) < 0 ? NULL : made;
+}
+
 PyMODINIT_FUNC
 PyInit__instances(void)
 {
-    if (PyType_Ready(&MakerType) < 0 || (no_arguments = PyTuple_New(0)) == NULL ||
+    PyObject *module = PyModule_Create(&definition);
+    if (module == NULL || PyType_Ready(&MakerType) < 0 || (no_arguments = PyTuple_New(0)) == NULL ||
         (state_name = PyUnicode_InternFromString("_sa_instance_state")) == NULL ||
-        (dict_name = PyUnicode_InternFromString("__dict__")) == NULL) {
+        (dict_name = PyUnicode_InternFromString("__dict__")) == NULL ||
+        (absent = sentinel(module, "absent")) == NULL || (unsure = sentinel(module, "unsure")) == NULL) {
+        Py_XDECREF(module);
         return NULL;
     }
-    return PyModule_Create(&definition);
+    return module;
 }

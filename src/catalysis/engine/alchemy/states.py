@@ -91,18 +91,20 @@ def _nowhere() -> None:
 
 # --- In C -----------------------------------------------------------------------------------------
 
-UNSURE = object()
-"""What a maker gives for an instance that the session knew before."""
-
 
 def _compiled() -> Any:
-    if os.environ.get("CATALYSIS_PURE_PYTHON"):
+    if os.environ.get("CATALYSIS_PURE_PYTHON", "0") not in ("", "0"):
         return None
     try:
         from catalysis.engine.alchemy import _instances
-    except ImportError:  # no compiler where it was installed
+
+        _instances.prepare(NativeState, BaseModel)
+    except (
+        ImportError,
+        AttributeError,
+        TypeError,
+    ):  # no compiler where it was installed, or slots that have changed
         return None
-    _instances.prepare(NativeState, BaseModel, UNSURE)
     return _instances
 
 
@@ -112,8 +114,7 @@ compiled: Any = _compiled()
 
 def maker_arguments(node: Node) -> tuple[Any, ...] | None:
     """What a maker has to know of a node; None where only the lines below can make its instances."""
-    is_model = node.cls.__new__ is SQLModel.__new__
-    if compiled is None or not (is_model or node.cls.__new__ is object.__new__):
+    if compiled is None or (is_model := _is_model(node.cls)) is None:
         return None
     names = tuple(name for name, _ in node.columns)
     return (
@@ -130,6 +131,12 @@ def maker_arguments(node: Node) -> tuple[Any, ...] | None:
     )
 
 
+def _is_model(cls: type[Any]) -> bool | None:
+    """Whether SQLModel makes its instances, or Python itself (False); None if somebody else has a hand in it."""
+    makers = [each for each in cls.__mro__ if "__new__" in each.__dict__]
+    return len(makers) == 2 if makers in ([SQLModel, object], [object]) else None
+
+
 # --- Source lines for a hydrator ------------------------------------------------------------------
 
 _slot: Any = BaseModel.__dict__
@@ -138,7 +145,6 @@ NAMES: dict[str, Any] = {
     "set_fields_set": _slot["__pydantic_fields_set__"].__set__,
     "set_extra": _slot["__pydantic_extra__"].__set__,
     "set_private": _slot["__pydantic_private__"].__set__,
-    "unsure": UNSURE,
 }
 """What the lines below refer to."""
 
@@ -157,7 +163,7 @@ def instance_lines(n: int, cls: type[Any], manager: Any, names: dict[str, Any]) 
     names[f"set_dict{n}"] = next(
         each.__dict__["__dict__"].__set__ for each in cls.__mro__ if "__dict__" in each.__dict__
     )
-    if cls.__new__ is SQLModel.__new__:
+    if _is_model(cls):
         yield f"o{n} = new_object(C{n})"
         yield f"set_fields_set(o{n}, set())"  # and the rest of sqlmodel's init_pydantic_private_attrs
         yield f"set_extra(o{n}, None)"
