@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from catalysis.database import Database
-from catalysis.errors import AdviceError
+from catalysis.errors import AdviceError, CannotConnect
 from catalysis.events import DatabaseAddress, Observer, QueryEvent, observe
 
 LIMIT = 1_000
@@ -220,6 +220,8 @@ async def workload_from_statistics(database: Database, *, limit: int = LIMIT) ->
                     "them with Workload.write(), and give the file to `catalysis advise --from`."
                 )
             rows = (await connection.execute(text(_STATISTICS), {"limit": limit})).all()
+    except CannotConnect:
+        raise
     except DBAPIError as failure:
         raise AdviceError(
             f"pg_stat_statements cannot be read ({type(failure.orig).__name__}).  Put it into "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
-from catalysis.errors import CatalysisError, SettingsError
+from catalysis.errors import CannotConnect, CatalysisError, SettingsError
 
 if TYPE_CHECKING:
     from catalysis.database import Database
@@ -79,6 +79,8 @@ async def or_one_line(work: "Awaitable[T]", kind: type[CatalysisError], outcome:
 
     try:
         return await work
+    except CannotConnect as failure:
+        raise kind(f"{failure}  {outcome}") from failure
     except CatalysisError:
         raise
     except Exception as failure:

@@ -187,7 +187,7 @@ class _Writer:
         self.line(depth + 1, f"n{n} = None")
         self.line(depth, "else:")
         self.line(depth + 1, f"n{n} = False")
-        self.line(depth + 1, f"s{n} = o{n}._sa_instance_state")
+        self.line(depth + 1, f"s{n} = o{n}.__dict__['_sa_instance_state']")
 
     def found_or_new(self, node: Node, keys: list[str], values: list[str], depth: int) -> None:
         n = node.number
