@@ -67,7 +67,7 @@ class Floor:
     def instances(self, name: str, rows: Any) -> list[Any]:
         reading = self.readings[name][0]
         with paused(len(rows)):
-            return reading.plan.hydrator(rows, load_of(self.unit, reading, len(rows)))
+            return reading.plan.hydrator_of_many(rows, load_of(self.unit, reading, len(rows)))
 
     async def whole(self, name: str) -> list[Any]:
         self.unit.expunge_all()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalysis import Session
-from catalysis.engine.alchemy import states
+from catalysis.engine import instances
 from tests.conftest import fresh_postgres_url
 from tests.differential.models import Base, rows
 from tests.differential.programs import Player, Step, programs
@@ -82,9 +82,10 @@ def test_programs_on_sqlite(program: list[Step], expire: bool):
 
 @quick
 @given(programs, st.booleans())
-def test_programs_in_pure_python(program: list[Step], expire: bool):
+def test_programs_by_what_is_compiled(program: list[Step], expire: bool):
+    """As if each result were of many rows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(states, "compiled", None)
+        patch.setattr(instances, "MANY", 0)
         check(run_on_sqlite, program, expire)
 
 

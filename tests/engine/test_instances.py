@@ -23,6 +23,7 @@ from sqlalchemy.orm import (
 from sqlmodel import Field, SQLModel
 
 from catalysis import Database
+from catalysis.engine import instances
 from catalysis.engine.alchemy import states
 
 Base: Any = declarative_base()
@@ -108,10 +109,10 @@ class Later(Model, Made, table=True):
 async def database(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> AsyncIterator[Database]:
-    if request.param == "pure":
-        monkeypatch.setattr(states, "compiled", None)
-    elif states.compiled is None:
-        pytest.skip("Catalysis was installed without its compiled part")
+    if request.param == "compiled":
+        if states.compiled is None:
+            pytest.skip("Catalysis was installed without its compiled part")
+        monkeypatch.setattr(instances, "MANY", 0)
     database = Database(f"sqlite:///{tmp_path / 'instances.db'}")
     await database.create_all(Base.metadata)
     await database.create_all(Reader.metadata)

@@ -66,9 +66,12 @@ def _met_twice(node: Node, child: Child) -> None:
     )
 
 
-def hydrate_with(row: Row, conversions: Sequence[Conversion | None]) -> Hydrator:
-    """The function for rows of this shape, whose columns are converted by these (`conversions.conversion`)."""
-    writer = _Writer(row, conversions)
+def hydrate_with(row: Row, conversions: Sequence[Conversion | None], *, of_many: bool = False) -> Hydrator:
+    """The function for rows of this shape, whose columns are converted by these (`conversions.conversion`).
+
+    `of_many`: by what is compiled, where that can be; calling it is not worth it for a few rows.
+    """
+    writer = _Writer(row, conversions, of_many=of_many)
     source = writer.write()
     namespace = writer.names
     exec(compile(source, "<catalysis hydrator>", "exec"), namespace)  # noqa: S102 - written above, of numbers and names
@@ -78,10 +81,10 @@ def hydrate_with(row: Row, conversions: Sequence[Conversion | None]) -> Hydrator
 class _Writer:
     """Writes the source; `names` holds what it refers to."""
 
-    def __init__(self, row: Row, conversions: Sequence[Conversion | None]) -> None:
+    def __init__(self, row: Row, conversions: Sequence[Conversion | None], *, of_many: bool) -> None:
         self.row = row
         self.conversions = conversions
-        self.makers = {node.number: maker_arguments(node) for node in row.nodes}
+        self.makers = {node.number: maker_arguments(node) if of_many else None for node in row.nodes}
         self.lines: list[str] = []
         self.names: dict[str, Any] = {
             "ref": ref,

@@ -16,11 +16,12 @@ async def hydrate(session: HookedSession, reading: Reading, answer: Answer) -> t
     plan, load = reading.plan, load_of(session, reading, len(answer.rows))
     assert plan.recipe is not None
     assert plan.hydrator is not None
+    assert plan.hydrator_of_many is not None
     if len(answer.rows) < MANY:
         rows = plan.hydrator(answer.rows, load)
     else:
         with paused(len(answer.rows)):
-            rows = plan.hydrator(answer.rows, load)
+            rows = plan.hydrator_of_many(answer.rows, load)
     if len(rows) > 1:  # one alone has no peers, and may be somebody's peer already
         load.adopt(lambda number: rows_of(number) <= len(rows))
     if plan.recipe.row.loads_after:

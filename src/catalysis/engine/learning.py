@@ -47,6 +47,7 @@ def _learn(session: HookedSession, reading: Reading, sent: Sent, describe: Calla
             for number, each in enumerate(plan.recipe.processors)
         ]
         plan.hydrator = hydrate_with(plan.recipe.row, converted)
+        plan.hydrator_of_many = hydrate_with(plan.recipe.row, converted, of_many=True)
     except NotGenerated as why:
         plan.not_generated = str(why)
 

@@ -50,7 +50,7 @@ _OF_OUTER = _PLAIN_OPTIONS | _STREAMING | {"_result_disable_adapt_to_context"}
 
 @dataclass(slots=True)
 class Plan:
-    """How a statement is executed.  Frozen but for `hydrator`, which is made from the first rows."""
+    """How a statement is executed.  Frozen but for its hydrators, which are made from the first rows."""
 
     compiled: Any
     variables: tuple[Variable, ...] | None
@@ -66,6 +66,8 @@ class Plan:
     """The SQL and its binds, by what shapes them; most statements have one."""
     recipe: Recipe | None = None
     hydrator: Callable[[Sequence[Any], Any], list[Any]] | None = None
+    hydrator_of_many: Callable[[Sequence[Any], Any], list[Any]] | None = None
+    """The same by what is compiled, for results of many rows."""
     get_statement: Any = None
     """The statement itself, kept where it loads by key, which needs no other."""
     own: tuple[int, ...] = ()
