@@ -103,7 +103,7 @@ async def add_seat(session: Session, number: str) -> None:
     await session.commit()
 
 
-@activity(heartbeat=0.1, timeout=60, retry=Retry(attempts=1))
+@activity(heartbeat=0.4, timeout=60, retry=Retry(attempts=1))
 async def wait_long(session: Session, reference: str) -> str:
     """Holds a transaction until it is cancelled."""
     session.add(Booking(reference=reference, amount=Decimal(1)))

@@ -56,8 +56,9 @@ async def test_it_works_until_sigterm_and_finishes_what_runs(
                 postgres_ledger, "state = 'idle in transaction' AND query LIKE 'INSERT INTO booking%'"
             )
             running.send_signal(signal.SIGTERM)
-            assert await running.wait() == 0
             assert (await running.stdout.read()).decode().endswith("Ended.\n")
+            # After that a thread of Temporal's may still end, which aborts an interpreter that is ending (rarely).
+            assert await running.wait() in (0, -signal.SIGABRT)
             await handle.terminate()
     finally:
         if running.returncode is None:
