@@ -6,6 +6,7 @@ from catalysis.engine.alchemy import loading
 from catalysis.engine.alchemy.sessions import HookedSession
 from catalysis.engine.collector import MANY, paused
 from catalysis.engine.drivers import Answer
+from catalysis.engine.learning import hydrator_of_many
 from catalysis.engine.plan import Reading
 from catalysis.engine.waiting import load_together
 from catalysis.events import note_origin, rows_of
@@ -16,12 +17,11 @@ async def hydrate(session: HookedSession, reading: Reading, answer: Answer) -> t
     plan, load = reading.plan, load_of(session, reading, len(answer.rows))
     assert plan.recipe is not None
     assert plan.hydrator is not None
-    assert plan.hydrator_of_many is not None
     if len(answer.rows) < MANY:
         rows = plan.hydrator(answer.rows, load)
     else:
         with paused(len(answer.rows)):
-            rows = plan.hydrator_of_many(answer.rows, load)
+            rows = hydrator_of_many(reading)(answer.rows, load)
     if len(rows) > 1:  # one alone has no peers, and may be somebody's peer already
         load.adopt(lambda number: rows_of(number) <= len(rows))
     if plan.recipe.row.loads_after:

@@ -10,12 +10,13 @@ from sqlalchemy import Result
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy import compiling, loading
-from catalysis.engine.alchemy.recipes import NotGenerated, recipe_of
+from catalysis.engine.alchemy.recipes import NotGenerated, Recipe, recipe_of
 from catalysis.engine.alchemy.sessions import HookedSession, heard_loading, once_each
+from catalysis.engine.alchemy.states import compiled
 from catalysis.engine.binding import Sent, context_of
 from catalysis.engine.conversions import conversion
 from catalysis.engine.drivers import Answer, driver_of
-from catalysis.engine.hydrate import hydrate_with
+from catalysis.engine.hydrate import Hydrator, hydrate_with
 from catalysis.engine.plan import Reading
 
 
@@ -40,16 +41,29 @@ def _learn(session: HookedSession, reading: Reading, sent: Sent, describe: Calla
     try:
         empty = Sent(sent.sql, sent.parameters, context_of(reading, sent), sent.statement, sent.options)
         plan.recipe = recipe_of(load_rows(session, reading, empty, Answer(describe, [], 0)))
-        texts = driver_of(reading.engine.dialect).gives_text
-        keys = {column for node in plan.recipe.row.nodes for column in node.key}
-        converted = [
-            conversion(*each, is_text=texts, is_key=number in keys)
-            for number, each in enumerate(plan.recipe.processors)
-        ]
-        plan.hydrator = hydrate_with(plan.recipe.row, converted)
-        plan.hydrator_of_many = hydrate_with(plan.recipe.row, converted, of_many=True)
+        plan.hydrator = _hydrator(reading, plan.recipe)
     except NotGenerated as why:
         plan.not_generated = str(why)
+
+
+def hydrator_of_many(reading: Reading) -> Hydrator:
+    """The generated hydrator by what is compiled, for a plan that has the other; made at its first large result."""
+    plan = reading.plan
+    if plan.hydrator_of_many is None:
+        assert plan.recipe is not None
+        assert plan.hydrator is not None
+        plan.hydrator_of_many = _hydrator(reading, plan.recipe, of_many=True) if compiled else plan.hydrator
+    return plan.hydrator_of_many
+
+
+def _hydrator(reading: Reading, recipe: Recipe, *, of_many: bool = False) -> Hydrator:
+    texts = driver_of(reading.engine.dialect).gives_text
+    keys = {column for node in recipe.row.nodes for column in node.key}
+    converted = [
+        conversion(*each, is_text=texts, is_key=number in keys)
+        for number, each in enumerate(recipe.processors)
+    ]
+    return hydrate_with(recipe.row, converted, of_many=of_many)
 
 
 def load_rows(session: HookedSession, reading: Reading, sent: Sent, answer: Answer) -> Result[Any]:

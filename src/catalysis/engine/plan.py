@@ -67,7 +67,7 @@ class Plan:
     recipe: Recipe | None = None
     hydrator: Callable[[Sequence[Any], Any], list[Any]] | None = None
     hydrator_of_many: Callable[[Sequence[Any], Any], list[Any]] | None = None
-    """The same by what is compiled, for results of many rows."""
+    """The same by what is compiled, made at the first result of many rows."""
     get_statement: Any = None
     """The statement itself, kept where it loads by key, which needs no other."""
     own: tuple[int, ...] = ()
