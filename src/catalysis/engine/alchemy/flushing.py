@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, Table
 from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.orm import attributes, unitofwork
-from sqlalchemy.orm.base import CALLABLES_OK, PASSIVE_NO_INITIALIZE
+from sqlalchemy.orm.base import CALLABLES_OK, NO_VALUE, PASSIVE_NO_INITIALIZE, RelationshipDirection
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.util import topological
 
@@ -54,6 +54,7 @@ class Write(NamedTuple):
 
 
 _UnitOfWork: type[Any] = _private.UOWTransaction
+_register = _UnitOfWork.register_object
 _LOADED_BY_CALLABLES = frozenset(
     {_attributes._ScalarObjectAttributeImpl, _attributes._CollectionAttributeImpl}
 )
@@ -100,17 +101,15 @@ class NativeFlush(_UnitOfWork):
                     action.execute_aggregate(self, left)
         else:
             for action in topological.sort(self.dependencies, actions):
-                saves = type(action) is _private._SaveUpdateAll
-                if saves:
-                    self.session.about_to_save(self.states_for_mapper_hierarchy(action.mapper, False, False))
-                if not (saves and self._saves(action.mapper)):
+                if not (type(action) is _private._SaveUpdateAll and self._saves(action.mapper)):
                     action.execute(self)
 
     def _saves(self, mapper: Any) -> bool:
+        states = list(self.states_for_mapper_hierarchy(mapper, False, False))
+        self.session.about_to_save(states)
         gateway = self.connection(mapper)
         if not isinstance(gateway, Gateway):
             return False
-        states = list(self.states_for_mapper_hierarchy(mapper, False, False))
         return save(states, mapper, self.session.identity_map, gateway, gateway.send, gateway.owner_attribute)
 
     def register_object(
@@ -119,13 +118,13 @@ class NativeFlush(_UnitOfWork):
         isdelete: bool = False,
         listonly: bool = False,
         cancel_delete: bool = False,
-        **asked: Any,
+        operation: str | None = None,
+        prop: Any = None,
     ) -> bool:
         """As the parent, which each relationship asks again for each instance."""
         if state in self.states and not isdelete and not cancel_delete:
             return True
-        parent: Any = super()
-        return parent.register_object(state, isdelete, listonly, cancel_delete, **asked)
+        return _register(self, state, isdelete, listonly, cancel_delete, operation, prop)
 
     def get_attribute_history(self, state: Any, key: str, passive: Any = PASSIVE_NO_INITIALIZE) -> Any:
         """As the parent, but at once for a relationship that is neither loaded nor changed, nor to be loaded now."""
@@ -133,7 +132,7 @@ class NativeFlush(_UnitOfWork):
             not passive & CALLABLES_OK
             and key not in state.dict
             and key not in state.committed_state
-            and "_pending_mutations" not in state.__dict__
+            and not state.__dict__.get("_pending_mutations")
             and type(state.manager[key].impl) in _LOADED_BY_CALLABLES
         ):
             return _attributes.HISTORY_BLANK
@@ -151,8 +150,12 @@ class NativeFlush(_UnitOfWork):
         session.has_flushed(self.mappers)
 
     def _generate_actions(self) -> Any:
-        parent: Any = super()
-        actions = parent._generate_actions()
+        if (only := self._only_action()) is not None:
+            self.cycles = set[Any]()
+            actions = {only}
+        else:
+            parent: Any = super()
+            actions = parent._generate_actions()
         self.is_alone = (
             len(self.states) == 1
             and not self.cycles
@@ -160,6 +163,47 @@ class NativeFlush(_UnitOfWork):
             and all(map(_cannot_fail_afterwards, self.states))
         )
         return actions
+
+    def _only_action(self) -> Any:
+        """The saving of all instances, where they are of one class and no relationship of theirs has a say.
+
+        Then SQLAlchemy would ask each relationship of each instance twice, and come to the same.
+        """
+        if len(self.mappers) != 1 or set(self.states.values()) != {_SAVED}:
+            return None
+        (mapper,) = self.mappers
+        relations = mapper.relationships._data.keys()
+        watched = mapper._memo(("catalysis", len(mapper._dependency_processors)), lambda: _watched(mapper))
+        if watched is None:
+            return None
+        for state in self.states:
+            before = state.committed_state
+            if (
+                not (relations.isdisjoint(state.dict) and relations.isdisjoint(before))
+                or state.__dict__.get("_pending_mutations")
+                or any([before.get(name, NO_VALUE) is not NO_VALUE for name in watched])
+            ):
+                return None
+        actions: Any = self.postsort_actions.values()
+        return next(each for each in actions if type(each) is _private._SaveUpdateAll)
+
+
+_SAVED = (False, False)
+"""What a flush notes of an instance that is neither deleted nor there to be looked at alone."""
+
+
+def _watched(mapper: Any) -> tuple[str, ...] | None:
+    """The attributes that other rows refer to by a relationship, and would have to follow; None if it has others."""
+    columns = [
+        column
+        for each in mapper.relationships
+        if each.direction is not RelationshipDirection.MANYTOONE
+        for column in each.local_columns
+    ]
+    columns += [ours for each in mapper._dependency_processors for ours, _ in each.prop.synchronize_pairs]
+    if not all(column in mapper._columntoproperty for column in columns):
+        return None
+    return tuple({mapper._columntoproperty[column].key for column in columns})
 
 
 def become_native(flush: Any, connect: Callable[[NativeFlush, Any], Any]) -> None:

@@ -5,6 +5,7 @@ defaults are Python's.  Anything else, and any instance out of the ordinary, is 
 has been sent.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -27,23 +28,17 @@ BINDINGS = 100
 _BY_AGE = attrgetter("insert_order")
 
 
-class Default(NamedTuple):
-    """What Python fills in where an instance gives nothing."""
-
-    attribute: str
-    place: int
-    """Of the driver's parameters."""
-    make: Callable[[], Any]
-    processor: Callable[[Any], Any] | None
-
-
 class Binding(NamedTuple):
     """How the rows that give certain attributes are sent."""
 
     sql: str
-    bind: Callable[[dict[str, Any]], list[Any]]
-    """From an instance's dictionary to the driver's parameters; None in the places of defaults."""
-    defaults: tuple[Default, ...]
+    take: Callable[[dict[str, Any], Any], list[Any] | None]
+    """From an instance's dictionary, and those known by their keys, to the driver's parameters; None in the places of
+    defaults.  None if a new instance gives other attributes."""
+    fill: Callable[[list[Any]], tuple[Any, ...]] | None
+    """Puts the defaults into a row's parameters and returns them, where Python fills in something."""
+    keep: Callable[[Any, tuple[Any, ...]], None]
+    """Gives a state's instance those defaults, once its row was sent."""
     counts: bool
     """Whether it must find a row for each."""
 
@@ -78,31 +73,19 @@ def save(
     ):  # an instance is unusual, or a value cannot be bound: SQLAlchemy will say so, if that is wrong
         return False
     for number, (binding, members, rows) in enumerate(parts):
-        made = [_fill(binding, row) for row in rows] if binding.defaults else ()
+        made = [binding.fill(row) for row in rows] if binding.fill is not None else ()
         count = send(binding.sql, rows, binding.counts)
         if count is None:
             assert number == 0, "what could be sent once can be sent again"
             return False
         for state, values in zip(members, made, strict=False):
-            for default, value in zip(binding.defaults, values, strict=True):
-                state.dict[default.attribute] = value
-                state.committed_state.pop(default.attribute, None)
+            binding.keep(state, values)
         if binding.counts and count != len(rows):
             raise StaleDataError(
                 f"UPDATE statement on table '{mapper.local_table.description}' expected to "
                 f"update {len(rows)} row(s); {count} were matched."
             )
     return True
-
-
-def _fill(binding: Binding, row: list[Any]) -> list[Any]:
-    """Put the defaults into a row, and return them."""
-    made = list[Any]()
-    for default in binding.defaults:
-        value = default.make()
-        made.append(value)
-        row[default.place] = value if default.processor is None else default.processor(value)
-    return made
 
 
 class _Unusual(Exception):
@@ -114,28 +97,35 @@ Part = tuple[Binding, list[Any], list[list[Any]]]
 
 def _new_parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> Iterator[Part]:
     """The states that give the same attributes, one after the other, and what of their rows is given."""
+    left = deque(sorted(states, key=_BY_AGE))
+    while left:
+        attributes = _given(left[0].dict, mapper)
+        binding = _binding(mapper, "insert", attributes, engine, many=len(left) > 1)
+        members, rows = list[Any](), list[list[Any]]()
+        while left and (row := binding.take(left[0].dict, known)) is not None:
+            members.append(left.popleft())
+            rows.append(row)
+        if len(members) == 1 and left:
+            binding = _binding(mapper, "insert", attributes, engine, many=False)
+            rows = [binding.take(members[0].dict, known)]
+        assert members, "what an instance gives is what it was asked for"
+        yield binding, members, rows
+
+
+def _given(values: dict[str, Any], mapper: Any) -> tuple[str, ...]:
+    """The attributes that a new instance gives."""
+    always = _always(mapper)
+    if any(values.get(mapper._columntoproperty[column].key) is None for column in mapper.primary_key):
+        raise _Unusual
+    names = mapper._propkey_to_col[mapper.local_table]
+    return tuple([name for name in names if name in always or values.get(name) is not None])
+
+
+def _always(mapper: Any) -> set[str]:
+    """The attributes whose NULL is sent too, as the column's default would come in its place."""
     table = mapper.local_table
-    names = tuple(mapper._propkey_to_col[table])
-    keys = [mapper._columntoproperty[column].key for column in mapper.primary_key]
     nulls = mapper._insert_cols_as_none[table]
-    always = {mapper._columntoproperty[column].key for column in table.columns if column.key in nulls}
-
-    def given(state: Any) -> tuple[str, ...]:
-        values = state.dict
-        key = tuple([values.get(name) for name in keys])
-        lacks = any(each is None for each in key)
-        if lacks or (mapper._identity_class, key, None) in known:
-            raise _Unusual
-        return tuple([name for name in names if name in always or values.get(name) is not None])
-
-    for attributes, group in groupby(sorted(states, key=_BY_AGE), given):
-        members = list(group)
-        binding = _binding(mapper, "insert", attributes, engine, many=len(members) > 1)
-        for state in members:
-            for name in attributes:
-                if _is_sql(state.dict.get(name)):
-                    raise _Unusual
-        yield binding, members, [binding.bind(state.dict) for state in members]
+    return {mapper._columntoproperty[column].key for column in table.columns if column.key in nulls}
 
 
 def _changed_parts(states: Sequence[Any], mapper: Any, gateway: Any, owner: str | None) -> Iterator[Part]:
@@ -165,18 +155,30 @@ def _changed_parts(states: Sequence[Any], mapper: Any, gateway: Any, owner: str 
             raise _Unusual
         return tuple(sorted(found)) if len(found) > 1 else tuple(found)
 
-    for attributes, group in groupby(sorted(states, key=mapper._persistent_sortkey_fn), changed):
+    for attributes, group in groupby(_by_key(states, mapper), changed):
         if attributes:
             members = list(group)
             many = len(members) > 1
             binding = _binding(mapper, "update", attributes, gateway.engine, many=many, owner=owner)
-            yield binding, members, [binding.bind(state.dict) for state in members]
+            yield binding, members, [binding.take(state.dict, ()) for state in members]
+
+
+def _by_key(states: Sequence[Any], mapper: Any) -> list[Any]:
+    """In the order of their keys, as the unit of work has it; UUIDs by their numbers, which compare in no time."""
+    if {type(part) for state in states for part in state.key[1]} == {UUID} and len(mapper.primary_key) == 1:
+        return sorted(states, key=lambda state: state.key[1][0].int)
+    return sorted(states, key=mapper._persistent_sortkey_fn)
 
 
 def _is_sql(value: Any) -> bool:
     if type(value) in _VALUES:
         return False
     return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+
+
+def _refuse_sql(value: Any) -> None:
+    if _is_sql(value):
+        raise _Unusual
 
 
 _VALUES = frozenset({str, int, bool, float, bytes, type(None), UUID, datetime, date, Decimal})
@@ -282,21 +284,81 @@ def _make_binding(
     }
     if compiled.postfetch or compiled.effective_returning or not compiled.positional:
         return None
-    defaults, names, parts = list[Default](), dict[str, Any](), list[str]()
+    generator = _Generator(mapper, compiled)
     for place, name in enumerate(compiled.positiontup):
-        processor = compiled._bind_processors.get(name)
         if name in given:
-            value = f"values.get({given[name]!r})"
-            names[f"P{place}"] = processor
-            parts.append(value if processor is None else f"P{place}({value})")
+            generator.given(place, given[name], name)
         elif name in prefetched and (make := _maker(_default_of(prefetched[name], is_update))) is not None:
-            attribute = mapper._columntoproperty[prefetched[name]].key
-            defaults.append(Default(attribute, place, make, processor))
-            parts.append("None")
+            generator.default(place, mapper._columntoproperty[prefetched[name]].key, name, make)
         else:
             return None
-    source = f"lambda values: [{', '.join(parts)}]"
-    return Binding(compiled.string, eval(source, names), tuple(defaults), is_update)  # noqa: S307 - our own source
+    others = () if is_update else [name for name in columns if name not in attributes]
+    return generator.binding(attributes, others, counts=is_update)
+
+
+class _Generator:
+    """Writes the functions of a binding."""
+
+    def __init__(self, mapper: Any, compiled: Any) -> None:
+        self.mapper, self.compiled = mapper, compiled
+        self.names: dict[str, Any] = {
+            "VALUES": _VALUES,
+            "refuse_sql": _refuse_sql,
+            "Unusual": _Unusual,
+            "I": mapper._identity_class,
+        }
+        self.parts: list[str] = []
+        self.made: list[tuple[int, str, str]] = []
+        """The place of each default, its attribute, and the parameter made of it."""
+
+    def given(self, place: int, attribute: str, name: str) -> None:
+        """The parameter of this place is the attribute's value."""
+        self.parts.append(self._processed(place, name, f"get({attribute!r})"))
+
+    def default(self, place: int, attribute: str, name: str, make: Callable[[], Any]) -> None:
+        """The parameter of this place is filled in."""
+        self.names[f"M{place}"] = make
+        self.parts.append("None")
+        self.made.append((place, attribute, self._processed(place, name, f"v{place}")))
+
+    def _processed(self, place: int, name: str, value: str) -> str:
+        processor = self.compiled._bind_processors.get(name)
+        self.names[f"P{place}"] = processor
+        return value if processor is None else f"P{place}({value})"
+
+    def binding(self, attributes: Sequence[str], others: Sequence[str], *, counts: bool) -> Binding:
+        """The binding of rows that give these attributes, and not the others."""
+        lines = ["def take(values, known):", "    get = values.get"]
+        if not counts:
+            lines += self._only(attributes, others)
+        lines += [f"    return [{', '.join(self.parts)}]"]
+        lines += ["def fill(row):"]
+        for place, _, parameter in self.made:
+            lines += [f"    v{place} = M{place}()", f"    row[{place}] = {parameter}"]
+        made = "".join(f"v{place}, " for place, *_ in self.made)
+        lines += [f"    return ({made})", "def keep(state, made):"]
+        lines += ["    values, before = state.dict, state.committed_state"]
+        for number, (_, attribute, _) in enumerate(self.made):
+            lines += [
+                f"    values[{attribute!r}] = made[{number}]",
+                f"    before.pop({attribute!r}, None)",
+            ]
+        exec(compile("\n".join(lines), "<catalysis binding>", "exec"), self.names)  # noqa: S102 - our own source
+        fill = self.names["fill"] if self.made else None
+        return Binding(self.compiled.string, self.names["take"], fill, self.names["keep"], counts)
+
+    def _only(self, attributes: Sequence[str], others: Sequence[str]) -> Iterator[str]:
+        """Lines that leave where a new instance gives something else, is known already, or has SQL for a value."""
+        always = _always(self.mapper)
+        for name in others:
+            yield f"    if get({name!r}) is not None: return None"
+        for name in attributes:
+            yield f"    value = get({name!r})"
+            if name not in always:
+                yield "    if value is None: return None"
+            yield "    if type(value) not in VALUES: refuse_sql(value)"
+        keys = [self.mapper._columntoproperty[column].key for column in self.mapper.primary_key]
+        yield f"    if (I, ({''.join(f'get({key!r}), ' for key in keys)}), None) in known: raise Unusual"
 
 
 def _default_of(column: Any, is_update: bool) -> Any:

@@ -171,13 +171,37 @@ class HookedSession(CommittingSession):
         self.attaching(obj)
         return True
 
+    def _save_impl(self, state: Any) -> None:
+        """As the parent, in one step where nobody hears of an instance that comes in."""
+        private: Any = self
+        heard = private.dispatch
+        if (
+            state.key is not None
+            or state.session_id
+            or heard.before_attach
+            or heard.after_attach
+            or heard.transient_to_pending
+        ):
+            parent: Any = super()
+            return parent._save_impl(state)
+        if private._transaction is None:
+            private._autobegin_t()
+        obj, new = state.obj(), private._new
+        self.attaching(obj)
+        if state not in new:
+            new[state] = obj
+            state.insert_order = len(new)
+        state.session_id = private.hash_key
+        if state.modified and state._strong_obj is None:
+            state._strong_obj = obj
+
     def _save_or_update_state(self, state: Any) -> None:
         """As the parent, which cascades along every relationship; an instance that has none has nothing to cascade."""
         relations = state.mapper.relationships._data.keys()
         if (
             relations.isdisjoint(state.dict)
             and relations.isdisjoint(state.committed_state)
-            and not state._pending_mutations
+            and not state.__dict__.get("_pending_mutations")
         ):
             private: Any = self
             state._orphaned_outside_of_session = False

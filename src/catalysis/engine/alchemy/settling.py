@@ -13,36 +13,39 @@ def settle(session: Any, states: Iterable[Any]) -> set[Any]:
         return set(states)
     left = set[Any]()
     transaction, new, identity_map = session._transaction, session._new, session.identity_map
-    known, modified = identity_map._dict, identity_map._modified
-    keys: dict[Any, tuple[str, ...]] = {}
+    dirty, born = transaction._dirty, transaction._new
+    known, modified, weak = identity_map._dict, identity_map._modified, identity_map._wr
+    keys: dict[Any, tuple[Any, tuple[str, ...]]] = {}
     for state in states:
-        manager, values = state.manager, state.dict
-        names = keys.get(manager)
-        if names is None:
-            names = keys[manager] = tuple([each.key for each in manager.mapper._identity_key_props])
-        if state.obj() is None:
+        manager, instance = state.manager, state.obj()
+        if instance is None:
             left.add(state)
             continue
+        values, before = instance.__dict__, state.committed_state
+        if manager not in keys:
+            mapper = manager.mapper
+            names = tuple([each.key for each in mapper._identity_key_props])
+            keys[manager] = mapper._identity_class, names
+        identity_class, names = keys[manager]
         if (key := state.key) is not None:
-            before = state.committed_state
             moved = [name for name in names if name in before or name not in values]
             if moved or known.get(key) is not state:
                 left.add(state)
                 continue
-            transaction._dirty[state] = True
+            dirty[state] = True
         else:
             parts = tuple([values.get(name) for name in names])
-            key = manager.mapper._identity_class, parts, state.identity_token
+            key = identity_class, parts, state.identity_token
             if None in parts or key in known:
                 left.add(state)
                 continue
             state.key = key
             known[key] = state
-            state._instance_dict = identity_map._wr
-            transaction._new[state] = True
+            state._instance_dict = weak
+            born[state] = True
             new.pop(state, None)
         # And what `InstanceState._commit_all_states` does to each.
-        state.committed_state.clear()
+        before.clear()
         own = state.__dict__
         if "_pending_mutations" in own:
             del own["_pending_mutations"]

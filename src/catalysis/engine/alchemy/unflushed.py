@@ -30,7 +30,7 @@ def take_as_saved(session: Any, state: Any, names: frozenset[str]) -> Taken:
     """Let these attributes count as saved; a rollback expires them, as it does what was flushed."""
     instance = state.obj()
     taken = Taken(state, dict(state.committed_state), instance)
-    if names >= state.committed_state.keys() and not state._pending_mutations:
+    if names >= state.committed_state.keys() and not state.__dict__.get("_pending_mutations"):
         state._commit_all(state.dict, session.identity_map)
     else:
         state._commit(state.dict, names)
