@@ -1,4 +1,4 @@
-"""Shorter ways to turn a column's value as the driver gives it into the type's own, for types known exactly.
+"""Shorter ways between a column's value as the driver has it and the type's own, for types known exactly.
 
 Each gives what SQLAlchemy's own processor gives, and calls that for everything out of the ordinary.
 """
@@ -86,5 +86,29 @@ _members: Any = UUID.__dict__  # its __setattr__ refuses, and its __init__ takes
 _set_int, _set_safety = _members["int"].__set__, _members["is_safe"].__set__
 _unknown = UUID(int=0).is_safe
 
-NAMES = {"UTC": UTC}
+_PARTS = ("year", "month", "day", "hour", "minute", "second", "microsecond")
+_TIME, _UUID = datetime(2000, 1, 2, 3, 4, 5, 6, tzinfo=UTC), UUID(int=1)
+
+
+def parameter(kind: Any, processor: Processor | None) -> str:
+    """An expression of the driver's parameter for the value in the variable `{0}`; `{1}` is the processor.
+
+    What it does to a value is seen by trying: a dialect or a type may have a format of its own.
+    """
+    if processor is None:
+        return "{0}"
+    if type(kind) is UTCDateTime:
+        is_plain = "type({0}) is datetime and {0}.tzinfo is UTC"
+        made = processor(_TIME)
+        if made is _TIME:
+            return f"({{0}} if {is_plain} else {{1}}({{0}}))"
+        if made == "2000-01-02 03:04:05.000006":
+            parts = ", ".join(f"{{0}}.{part}" for part in _PARTS)
+            return f"('%04d-%02d-%02d %02d:%02d:%02d.%06d' % ({parts}) if {is_plain} else {{1}}({{0}}))"
+    if type(kind) is Uuid and kind.as_uuid and processor(_UUID) == _UUID.hex:
+        return "('%032x' % {0}.int if type({0}) is UUID else {1}({0}))"
+    return "{1}({0})"
+
+
+NAMES = {"UTC": UTC, "datetime": datetime, "UUID": UUID}
 """What the expressions refer to."""

@@ -179,9 +179,10 @@ class NativeFlush(_UnitOfWork):
         for state in self.states:
             before = state.committed_state
             if (
-                not (relations.isdisjoint(state.dict) and relations.isdisjoint(before))
+                not relations.isdisjoint(state.dict.keys())
+                or not relations.isdisjoint(before.keys())
                 or state.__dict__.get("_pending_mutations")
-                or any([before.get(name, NO_VALUE) is not NO_VALUE for name in watched])
+                or (watched and any(before.get(name, NO_VALUE) is not NO_VALUE for name in watched))
             ):
                 return None
         actions: Any = self.postsort_actions.values()

@@ -21,6 +21,7 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from catalysis.engine.alchemy.compiling import compile_for
 from catalysis.engine.alchemy.copying import maker_of
+from catalysis.engine.conversions import NAMES, parameter
 from catalysis.models import lacks_times
 
 BINDINGS = 100
@@ -306,14 +307,18 @@ class _Generator:
             "refuse_sql": _refuse_sql,
             "Unusual": _Unusual,
             "I": mapper._identity_class,
+            **NAMES,
         }
         self.parts: list[str] = []
+        self.taken: dict[str, str] = {}
+        """The variables of the attributes that are given."""
         self.made: list[tuple[int, str, str]] = []
         """The place of each default, its attribute, and the parameter made of it."""
 
     def given(self, place: int, attribute: str, name: str) -> None:
         """The parameter of this place is the attribute's value."""
-        self.parts.append(self._processed(place, name, f"get({attribute!r})"))
+        self.taken.setdefault(attribute, f"a{place}")
+        self.parts.append(self._processed(place, name, self.taken[attribute]))
 
     def default(self, place: int, attribute: str, name: str, make: Callable[[], Any]) -> None:
         """The parameter of this place is filled in."""
@@ -322,21 +327,21 @@ class _Generator:
         self.made.append((place, attribute, self._processed(place, name, f"v{place}")))
 
     def _processed(self, place: int, name: str, value: str) -> str:
-        processor = self.compiled._bind_processors.get(name)
-        self.names[f"P{place}"] = processor
-        return value if processor is None else f"P{place}({value})"
+        self.names[f"P{place}"] = processor = self.compiled._bind_processors.get(name)
+        return parameter(self.compiled.binds[name].type, processor).format(value, f"P{place}")
 
     def binding(self, attributes: Sequence[str], others: Sequence[str], *, counts: bool) -> Binding:
         """The binding of rows that give these attributes, and not the others."""
         lines = ["def take(values, known):", "    get = values.get"]
+        lines += [f"    {variable} = get({attribute!r})" for attribute, variable in self.taken.items()]
         if not counts:
             lines += self._only(attributes, others)
         lines += [f"    return [{', '.join(self.parts)}]"]
         lines += ["def fill(row):"]
-        for place, _, parameter in self.made:
-            lines += [f"    v{place} = M{place}()", f"    row[{place}] = {parameter}"]
-        made = "".join(f"v{place}, " for place, *_ in self.made)
-        lines += [f"    return ({made})", "def keep(state, made):"]
+        for place, _, made in self.made:
+            lines += [f"    v{place} = M{place}()", f"    row[{place}] = {made}"]
+        values = "".join(f"v{place}, " for place, *_ in self.made)
+        lines += [f"    return ({values})", "def keep(state, made):"]
         lines += ["    values, before = state.dict, state.committed_state"]
         for number, (_, attribute, _) in enumerate(self.made):
             lines += [
@@ -353,12 +358,12 @@ class _Generator:
         for name in others:
             yield f"    if get({name!r}) is not None: return None"
         for name in attributes:
-            yield f"    value = get({name!r})"
+            variable = self.taken[name]
             if name not in always:
-                yield "    if value is None: return None"
-            yield "    if type(value) not in VALUES: refuse_sql(value)"
-        keys = [self.mapper._columntoproperty[column].key for column in self.mapper.primary_key]
-        yield f"    if (I, ({''.join(f'get({key!r}), ' for key in keys)}), None) in known: raise Unusual"
+                yield f"    if {variable} is None: return None"
+            yield f"    if type({variable}) not in VALUES: refuse_sql({variable})"
+        keys = [self.taken[self.mapper._columntoproperty[column].key] for column in self.mapper.primary_key]
+        yield f"    if (I, ({''.join(f'{key}, ' for key in keys)}), None) in known: raise Unusual"
 
 
 def _default_of(column: Any, is_update: bool) -> Any:

@@ -199,8 +199,8 @@ class HookedSession(CommittingSession):
         """As the parent, which cascades along every relationship; an instance that has none has nothing to cascade."""
         relations = state.mapper.relationships._data.keys()
         if (
-            relations.isdisjoint(state.dict)
-            and relations.isdisjoint(state.committed_state)
+            relations.isdisjoint(state.dict.keys())
+            and relations.isdisjoint(state.committed_state.keys())
             and not state.__dict__.get("_pending_mutations")
         ):
             private: Any = self
