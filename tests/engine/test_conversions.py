@@ -11,7 +11,7 @@ from sqlalchemy import Uuid
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from catalysis.engine.conversions import NAMES, conversion
+from catalysis.engine.conversions import NAMES, conversion, parameter
 
 
 def both(kind: Any, dialect: Any, is_key: bool = False) -> tuple[Any, Any]:
@@ -74,3 +74,48 @@ def test_a_type_of_ones_own_keeps_its_processor():
     assert ours(datetime.now(UTC)) == "mine"
     _, text = both(Uuid(as_uuid=False), sqlite.dialect())
     assert text(UUID(int=1).hex) == str(UUID(int=1))
+
+
+class Moment(datetime):
+    """A datetime of somebody's own."""
+
+
+class Number(UUID):
+    """A UUID of somebody's own."""
+
+
+TIMES = st.one_of(
+    st.none(),
+    st.datetimes(),
+    st.datetimes(timezones=st.just(UTC)),
+    st.datetimes(timezones=st.timezones()),
+    st.datetimes(timezones=st.just(UTC)).map(lambda each: Moment.fromtimestamp(each.timestamp(), UTC)),
+    st.dates(),
+    st.text(max_size=5),
+)
+UUIDS = st.one_of(
+    st.none(), st.uuids(), st.uuids().map(lambda each: Number(each.hex)), st.uuids().map(str), st.integers()
+)
+
+
+@pytest.mark.parametrize(
+    "dialect", [sqlite.dialect(), postgresql.asyncpg.dialect()], ids=lambda each: each.name
+)
+@pytest.mark.parametrize(
+    ("kind", "values"), [(UTCDateTime(), TIMES), (Uuid(), UUIDS), (Uuid(as_uuid=False), UUIDS)]
+)
+@given(data=st.data())
+def test_parameters(dialect: Any, kind: Any, values: st.SearchStrategy[Any], data: st.DataObject):
+    stock = kind.dialect_impl(dialect).bind_processor(dialect) or (lambda value: value)
+    processor = kind.dialect_impl(dialect).bind_processor(dialect)
+    expression = parameter(kind, processor).format("value", "used")
+    ours = eval(f"lambda value: {expression}", {"used": processor, **NAMES})
+    value = data.draw(values)
+    assert outcome(stock, value) == outcome(ours, value)
+
+
+def test_a_format_of_its_own_is_kept():
+    """SQLite's times may be stored otherwise: what the processor does is seen by trying."""
+    own = sqlite.DATETIME(truncate_microseconds=True).bind_processor(sqlite.dialect())
+    assert parameter(UTCDateTime(), own) == "{1}({0})"
+    assert "%" in parameter(UTCDateTime(), sqlite.DATETIME().bind_processor(sqlite.dialect()))

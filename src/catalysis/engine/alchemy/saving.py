@@ -93,7 +93,8 @@ class _Unusual(Exception):
     """An instance is not for us."""
 
 
-Part = tuple[Binding, list[Any], list[list[Any]]]
+Part = tuple[Binding, list[Any], list[Any]]
+"""How they are sent, the states, and the rows, with None in the places of defaults."""
 
 
 def _new_parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> Iterator[Part]:
@@ -102,7 +103,7 @@ def _new_parts(states: Sequence[Any], mapper: Any, known: Any, engine: Any) -> I
     while left:
         attributes = _given(left[0].dict, mapper)
         binding = _binding(mapper, "insert", attributes, engine, many=len(left) > 1)
-        members, rows = list[Any](), list[list[Any]]()
+        members, rows = list[Any](), list[Any]()
         while left and (row := binding.take(left[0].dict, known)) is not None:
             members.append(left.popleft())
             rows.append(row)
