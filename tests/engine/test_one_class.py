@@ -68,6 +68,21 @@ class Gutter(Base):
     roof_code: Mapped[str | None]
 
 
+class Lamp(Base):
+    """Its bulb goes with it, or with a change of it."""
+
+    __tablename__ = "lamp"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    watts: Mapped[int | None]
+    bulb_id: Mapped[int | None] = mapped_column(ForeignKey("bulb.id"))
+    bulb: Mapped["Bulb | None"] = relationship(cascade="all, delete-orphan", single_parent=True)
+
+
+class Bulb(Base):
+    __tablename__ = "bulb"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
 async def add_plainly(session: AsyncSession) -> None:
     session.add_all([Brick(id=10 + number, weight=number, wall_code="a") for number in range(3)])
 
@@ -112,6 +127,10 @@ async def rename_what_was_made_transient(session: AsyncSession) -> None:
     make_transient(wall)
     wall.code = "d"
     session.add(wall)
+
+
+async def change_what_may_have_an_orphan(session: AsyncSession) -> None:
+    (await session.get_one(Lamp, 1)).watts = 60
 
 
 async def relate(session: AsyncSession) -> None:
@@ -159,6 +178,7 @@ ALONE: dict[Program, bool] = {
     rename_what_others_refer_to: False,
     rename_what_knows_others: False,
     rename_what_was_made_transient: False,
+    change_what_may_have_an_orphan: False,
     relate: False,
     append_to_what_is_not_loaded: False,
     change_beside_what_is_not_in_the_session: False,
@@ -179,7 +199,9 @@ async def sent_by(kind: type[AsyncSession], url: str, program: Program) -> Any:
         session.add_all(
             [Wall(code="a"), Wall(code="b"), Mortar(code="m"), Roof(code="r"), Gutter(id=1, roof_code="r")]
         )
+        session.add(Bulb(id=1))
         await session.flush()
+        session.add(Lamp(id=1, bulb_id=1))
         session.add_all([Brick(id=number, weight=number, wall_code="a") for number in range(3)])
         session.add_all([Tile(id=1, mortar_code="m"), Tile(id=2, parent_id=1)])
         await session.commit()
@@ -207,7 +229,7 @@ async def sent_by(kind: type[AsyncSession], url: str, program: Program) -> Any:
             for each in session.identity_map.values()
         )
         await session.commit()
-    tables = [each.__table__ for each in (Wall, Brick, Mortar, Tile, Roof, Gutter)]
+    tables = [each.__table__ for each in (Wall, Brick, Mortar, Tile, Roof, Gutter, Lamp, Bulb)]
     async with engine.connect() as connection:
         rows = [sorted((await connection.execute(select(each))).all(), key=str) for each in tables]
     await engine.dispose()

@@ -194,13 +194,16 @@ _SAVED = (False, False)
 
 
 def _watched(mapper: Any) -> tuple[str, ...] | None:
-    """The attributes that other rows refer to by a relationship, and would have to follow; None if it has others."""
-    columns = [
-        column
-        for each in mapper.relationships
-        if each.direction is not RelationshipDirection.MANYTOONE
-        for column in each.local_columns
-    ]
+    """The attributes that other rows refer to by a relationship, and would have to follow; None if it has others.
+
+    None too where a to-one deletes its orphans: SQLAlchemy loads it, to see whether it has any.
+    """
+    columns = list[Any]()
+    for each in mapper.relationships:
+        if each.direction is not RelationshipDirection.MANYTOONE:
+            columns += each.local_columns
+        elif each.cascade.delete_orphan:
+            return None
     columns += [ours for each in mapper._dependency_processors for ours, _ in each.prop.synchronize_pairs]
     if not all(column in mapper._columntoproperty for column in columns):
         return None
