@@ -30,6 +30,7 @@ from catalysis.engine.alchemy.sessions import (
     is_flushing,
     must_flush_first,
 )
+from catalysis.engine.alchemy.sharding import chooses_connections
 from catalysis.engine.alchemy.statements import remove_option
 from catalysis.engine.alchemy.touches import Touch
 from catalysis.engine.coverage import reading_of
@@ -166,6 +167,8 @@ class UnitOfWork(TenantSession):
     ) -> Result[*tuple[Any, ...]] | None:
         """Load what was touched for all peers of the instance, or say that nothing can wait for it.
 
+        A session over several databases loads it for the instance alone: where from is for its own functions to say.
+
         Raises:
             AttributeNotLoaded: nothing can wait here; SQLAlchemy would fail in the driver, with a bare MissingGreenlet.
         """
@@ -173,7 +176,7 @@ class UnitOfWork(TenantSession):
             raise not_loaded(touch.state, touch.name, f"it was touched where {NO_WAIT}")
         if in_scope():
             self._heed_strictness(touch)
-        if self.batches and not is_flushing(self):
+        if self.batches and not is_flushing(self) and not chooses_connections(self):
             if autoflushes({**own_execution_options(statement), **execution_options}):
                 self._flush_first()
             return load_with_peers(self, self.peers, touch)

@@ -34,8 +34,10 @@ def reading_of(
         return "not a SELECT"
     if bind_arguments and bind_arguments.keys() - _ROUTING:
         return "bind arguments"
+    if (refused := _unasked(session)) is not None:
+        return refused
     bind = bind_of(session, subject_of(statement), statement)
-    if (refused := _refused(session, bind)) is not None:
+    if (refused := refused_by(session, bind)) is not None:
         return refused
     literal = driver_of(bind.dialect).plans_by_limit
     return plan_reading(
@@ -45,14 +47,15 @@ def reading_of(
 
 def getting_of(session: HookedSession, mapper: Mapper[Any], key: Sequence[Any]) -> Reading | str:
     """The same for loading one instance by its key, which has no NULL in it."""
+    if (refused := _unasked(session)) is not None:
+        return refused
     bind = bind_of(session, mapper, None)
-    return _refused(session, bind) or plan_get(session, bind, mapper, key)
+    return refused_by(session, bind) or plan_get(session, bind, mapper, key)
 
 
-def _refused(session: HookedSession, bind: Engine | Connection) -> str | None:
-    if has_foreign_hooks(session):
-        return "a do_orm_execute listener"
-    return refused_by(session, bind)
+def _unasked(session: HookedSession) -> str | None:
+    """Why nothing is read natively, wherever it would go: a `ShardedSession` cannot say that beforehand."""
+    return "a do_orm_execute listener" if has_foreign_hooks(session) else None
 
 
 def refused_by(session: HookedSession, bind: Engine | Connection) -> str | None:

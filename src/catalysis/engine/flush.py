@@ -27,10 +27,10 @@ from catalysis.engine.alchemy.pooling import hears_begin as engine_hears_begin
 from catalysis.engine.alchemy.sessions import (
     HookedSession,
     bind_of,
-    chooses_connections,
     ends_with_flush,
     keep_order,
 )
+from catalysis.engine.alchemy.sharding import chooses_connections
 from catalysis.engine.coverage import refused_by
 from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.lease import OUR_LISTENERS, Lease, is_out_of_the_ordinary

@@ -3,7 +3,7 @@
 Loading the children to count them is an N+1 of rows, which batched loading cannot see.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -42,15 +42,24 @@ class Computed(Generic[T]):
         """The class of the parents."""
         return self.relationship.parent.mapper
 
-    def compute(self, session: Any, keys: Sequence[tuple[Any, ...]], values: dict[Any, T]) -> None:
-        """Put the value of each parent that has one under its key; inside a greenlet."""
+    def compute(
+        self,
+        session: Any,
+        keys: Sequence[tuple[Any, ...]],
+        values: dict[Any, T],
+        options: Mapping[str, Any],
+    ) -> None:
+        """Put the value of each parent that has one under its key; inside a greenlet.
+
+        `options` are execution options of the statement.
+        """
         parent: Any = aliased(self.owner.class_)
         columns = [getattr(parent, self.owner.get_property_by_column(c).key) for c in self.owner.primary_key]
         single = len(columns) == 1
         wanted = columns[0].in_([key[0] for key in keys]) if single else tuple_(*columns).in_(keys)
         rows: dict[Any, list[Any]] = {}
         for row in session.execute(
-            self.statement(parent, columns, wanted), execution_options={"autoflush": False}
+            self.statement(parent, columns, wanted), execution_options=options
         ).unique():
             rows.setdefault(tuple(row[: len(columns)]), []).append(row[len(columns) :])
         for key, own in rows.items():

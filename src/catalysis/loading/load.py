@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 from catalysis.engine.alchemy.sessions import HookedSession
+from catalysis.engine.alchemy.sharding import shard_of, without_flush
 from catalysis.engine.alchemy.touches import (
     State,
     has_changed,
@@ -151,9 +152,10 @@ def _calls(session: HookedSession, attribute: Any, owners: Iterable[State]) -> I
         if key not in state.dict and not has_changed(state, frozenset((key,))):
             options: Any = cast("Any", state).load_options
             kind = None if leads else state.mapper  # columns of several classes are not of one statement
-            alike.setdefault((kind, options, state.load_path if options else None), []).append(state)
-    for states in alike.values():
-        if leads and is_by_key(attribute.property):
+            path, shard = state.load_path if options else None, shard_of(session, state)
+            alike.setdefault((shard, kind, options, path), []).append(state)
+    for (shard, *_), states in alike.items():
+        if leads and shard is None and is_by_key(attribute.property):
             yield partial(_load_by_key, session, attribute.property, states)
             continue
         for start in range(0, len(states), CHUNK):
@@ -179,14 +181,26 @@ async def _compute(objects: list[object], computed: Computed[Any]) -> list[Any]:
     values: dict[Any, Any] = {}
     for session, own in _by_session(states).items():
         await flush_first(session)
-        keys = list(dict.fromkeys(cast("Any", state).key[1] for state in own))
-        chunks = [keys[start : start + MOST] for start in range(0, len(keys), MOST)]
-        await load_together(session, [partial(computed.compute, session, chunk, values) for chunk in chunks])
-        values |= {(id(session), key): values.pop(key) for key in keys if key in values}
+        alike: dict[Any, dict[Any, State]] = {}
+        for state in own:
+            alike.setdefault(shard_of(session, state), {})[_key(state)] = state
+        for shard, there in alike.items():
+            found, keys = dict[Any, Any](), [*there]
+            options = without_flush(session, there[keys[0]])
+            chunks = [keys[start : start + MOST] for start in range(0, len(keys), MOST)]
+            await load_together(
+                session, [partial(computed.compute, session, chunk, found, options) for chunk in chunks]
+            )
+            values |= {(id(session), shard, key): value for key, value in found.items()}
     return [_value(each, computed, values) for each in objects]
 
 
 def _value(instance: object, computed: Computed[Any], values: dict[Any, Any]) -> Any:
     state: Any = inspect(instance)
-    key = (id(state.session), state.key[1]) if state.has_identity else None
+    session = state.session
+    key = (id(session), shard_of(session, state), _key(state)) if state.has_identity else None
     return values[key] if key in values else computed.none()
+
+
+def _key(state: Any) -> Any:
+    return state.key[1]

@@ -19,10 +19,10 @@ from catalysis.engine.alchemy.pooling import proxy_of
 from catalysis.engine.alchemy.sessions import (
     autoflush,
     bind_of,
-    chooses_connections,
     has_foreign_hooks,
     must_flush_first,
 )
+from catalysis.engine.alchemy.sharding import chooses_connections
 from catalysis.engine.coverage import refused_by
 from catalysis.engine.drivers.copying import CopyTarget, copy_rows, takes_copy
 from catalysis.engine.lease import Lease, is_out_of_the_ordinary

@@ -310,11 +310,6 @@ def is_implicit(transaction: SessionTransaction) -> bool:
     return transaction.origin is SessionTransactionOrigin.AUTOBEGIN and not transaction.nested
 
 
-def chooses_connections(session: Any) -> bool:
-    """Whether the session is told by a function where each instance belongs, as `ShardedSession` is."""
-    return session.connection_callable is not None
-
-
 def ends_with_flush(session: Any, bind: Engine | Connection) -> bool:
     """Whether nothing but the flush under way happens between the session's BEGIN and its COMMIT.
 

@@ -18,6 +18,8 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.collections import collection_adapter
 from sqlalchemy.orm.interfaces import RelationshipDirection
 
+from catalysis.engine.alchemy.sharding import without_flush
+
 State = InstanceState[Any]
 Relationship = RelationshipProperty[Any]
 
@@ -237,9 +239,6 @@ def _padded(keys: list[Any]) -> list[Any]:
     return keys + keys[-1:] * (min(length, 500) - len(keys))
 
 
-_WITHOUT_FLUSH = {"autoflush": False}
-
-
 def load_relationship(
     session: Any, prop: Relationship, states: Sequence[State], options: Mapping[str, Any] = {}
 ) -> None:
@@ -257,7 +256,7 @@ def load_relationship(
         prop.entity,
         None,
         None,
-        options or _WITHOUT_FLUSH,
+        options or without_flush(session, first),
     )
 
 
@@ -304,10 +303,8 @@ def _from_identity_map(
     key_of = parent._state_ident_getter(columns, passive=PassiveFlag.PASSIVE_NO_FETCH)
     name = parent._columntoproperty[columns[0]].key if len(columns) == 1 else None
     known, absent = session.identity_map._dict, LoaderCallableStatus.PASSIVE_NO_RESULT
-    met, waiting = (
-        dict[Any, Any](),
-        dict[Any, list[State]](),
-    )  # by the value of one column, or the tuple of several
+    # By the value of one column, or the tuple of several.
+    met, waiting = dict[Any, Any](), dict[Any, list[State]]()
     given, without_key = list[tuple[State, Any, Any]](), list[State]()
     for state in states:
         values: dict[Any, Any] = cast("Any", state.obj()).__dict__  # whoever found it holds it
@@ -368,7 +365,7 @@ def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) ->
         statement = statement.options(*first.load_options)
     statement._compile_options = compile_options
     numbers = [(state, state.runid) for state in states]
-    session.execute(statement, execution_options=_WITHOUT_FLUSH).unique().all()
+    session.execute(statement, execution_options=without_flush(session, first)).unique().all()
     for state, number in numbers:  # it came by another load, and is still the peer of those
         state.runid = number
 
