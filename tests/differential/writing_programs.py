@@ -231,8 +231,12 @@ PLACE = re.compile(r"query argument \$\d+(?: in element #\d+ of executemany\(\) 
 """Where asyncpg found a value that it cannot send: rows that stock sends in one VALUES we send one by one."""
 
 
+FAILS = " fails"
+"""Says that a listener of the program's own raised, maybe in the place of what it was told of."""
+
+
 def failure(error: BaseException) -> Any:
-    """What can be seen of an error: type, first line, and what the driver raised."""
+    """What can be seen of an error: type, first line, what the driver raised, and what it came in the place of."""
     first = PLACE.sub("query argument", ADDRESS.sub("0x", str(error).split("\n")[0]))
     seen = ["raised", type(error).__name__, first]
     if isinstance(error, DBAPIError):
@@ -241,6 +245,8 @@ def failure(error: BaseException) -> Any:
             getattr(error.orig, "sqlstate", None),
             error.connection_invalidated,
         ]
+    if first.endswith(FAILS) and error.__context__ is not None:
+        seen.append(failure(error.__context__))
     return tuple(seen)
 
 
@@ -649,7 +655,7 @@ class Writer(Player):
             counts = [len(session.new), len(session.dirty), len(session.deleted)]
             counter.heard(name, names, counts if "flush" in name else None)
             if failing:
-                raise RuntimeError(f"{failing.pop()} fails")
+                raise RuntimeError(f"{failing.pop()}{FAILS}")
 
         event.listen(self.session.sync_session, name, heard)
 
