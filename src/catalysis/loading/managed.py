@@ -10,8 +10,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from importlib import import_module
 from importlib.util import find_spec
-from inspect import iscoroutine
-from typing import Any, TypeVar, cast
+from types import CoroutineType
+from typing import Any, TypeVar
 
 from greenlet import GreenletExit
 
@@ -120,7 +120,7 @@ def _comes_back(scope: ScopeGreenlet) -> None:
 def _serve(awaitable: Any) -> None:
     """The life of a scope's greenlet: one awaitable after another, each answered in `scope.outcome`."""
     while True:
-        scope = cast("ScopeGreenlet", current_greenlet())
+        scope: Any = current_greenlet()
         try:
             scope.outcome = _drive(scope, awaitable), None
         except GreenletExit:  # nobody will resume it: this is how a greenlet is taken down
@@ -130,16 +130,16 @@ def _serve(awaitable: Any) -> None:
         scope.has_ended, scope.task, scope.coroutine, awaitable = True, None, None, None
         back = scope.parent
         assert back is not None
-        del (
-            scope
-        )  # a frame that waits must not hold its greenlet, nor an error with the frame in its traceback
+        # A frame that waits must not hold its greenlet, nor an error with the frame in its traceback.
+        del scope
         awaitable = back.switch()
         del back
 
 
-def _drive(scope: ScopeGreenlet, awaitable: Awaitable[Any]) -> Any:
+def _drive(scope: ScopeGreenlet, awaitable: Any) -> Any:
     """Run the coroutine, handing on what it waits for."""
-    coroutine = scope.coroutine = awaitable if iscoroutine(awaitable) else _awaiting(awaitable)
+    is_coroutine = awaitable.__class__ is CoroutineType
+    coroutine = scope.coroutine = awaitable if is_coroutine else _awaiting(awaitable)
     given: Any = None
     thrown: BaseException | None = None
     while True:
