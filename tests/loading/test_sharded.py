@@ -131,3 +131,27 @@ async def test_what_is_computed_is_of_its_own(
         for shard in SHARDS
         for number in range(3)
     }
+
+
+async def test_a_token_stays_the_instances(shards: dict[str, AsyncEngine]):
+    """Without several databases too, `identity_token` tells instances of one row apart; a refresh must find them."""
+    async with Session(shards["north"]) as session:
+        owners = [
+            owner
+            for token in ("a", "b")
+            for owner in await session.scalars(select(Owner).execution_options(identity_token=token))
+        ]
+        assert len(owners) == len(set(owners)) == 6
+
+        async def read() -> None:
+            for each in owners:
+                session.expire(each)
+            assert [(each.shard, each.note) for each in owners] == [
+                ("north", f"north {n}") for n in range(3)
+            ] * 2
+
+        await managed(read())
+        session.expire_all()
+        await load(owners, Owner.note)
+        assert [each.note for each in owners] == [f"north {n}" for n in range(3)] * 2
+        assert all(key[2] in ("a", "b") for key in session.identity_map)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import DetachedInstanceError
 
 from catalysis.engine.alchemy.sessions import HookedSession
-from catalysis.engine.alchemy.sharding import shard_of, without_flush
+from catalysis.engine.alchemy.sharding import chooses_connections, shard_of, token_of, without_flush
 from catalysis.engine.alchemy.touches import (
     State,
     has_changed,
@@ -152,10 +152,11 @@ def _calls(session: HookedSession, attribute: Any, owners: Iterable[State]) -> I
         if key not in state.dict and not has_changed(state, frozenset((key,))):
             options: Any = cast("Any", state).load_options
             kind = None if leads else state.mapper  # columns of several classes are not of one statement
-            path, shard = state.load_path if options else None, shard_of(session, state)
-            alike.setdefault((shard, kind, options, path), []).append(state)
-    for (shard, *_), states in alike.items():
-        if leads and shard is None and is_by_key(attribute.property):
+            path, token = state.load_path if options else None, token_of(state)
+            alike.setdefault((token, kind, options, path), []).append(state)
+    is_sharded = chooses_connections(session)
+    for states in alike.values():
+        if leads and not is_sharded and is_by_key(attribute.property):
             yield partial(_load_by_key, session, attribute.property, states)
             continue
         for start in range(0, len(states), CHUNK):
@@ -186,7 +187,7 @@ async def _compute(objects: list[object], computed: Computed[Any]) -> list[Any]:
             alike.setdefault(shard_of(session, state), {})[_key(state)] = state
         for shard, there in alike.items():
             found, keys = dict[Any, Any](), [*there]
-            options = without_flush(session, there[keys[0]])
+            options = without_flush(shard)
             chunks = [keys[start : start + MOST] for start in range(0, len(keys), MOST)]
             await load_together(
                 session, [partial(computed.compute, session, chunk, found, options) for chunk in chunks]

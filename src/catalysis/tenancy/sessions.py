@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session as SyncSession
 
 from catalysis.engine.alchemy.owning import LocalSetting, Owned
 from catalysis.engine.alchemy.sessions import HookedSession, holds_nothing
+from catalysis.engine.alchemy.sharding import by_token
 from catalysis.engine.alchemy.touches import load_columns
 from catalysis.engine.drivers.settings import set_locally
 from catalysis.errors import TenantError
@@ -89,8 +90,9 @@ class TenantSession(HookedSession):
         """Fill in the tenant; what is not loaded has to be, to know whose the row is."""
         for mapper, lacking in claim(states, self.tenancy).items():
             attribute = mapper.class_.__tenant__
-            for start in range(0, len(lacking), CHUNK):
-                load_columns(self, lacking[start : start + CHUNK], frozenset((attribute,)))
+            for alike in by_token(lacking):
+                for start in range(0, len(alike), CHUNK):
+                    load_columns(self, alike[start : start + CHUNK], frozenset((attribute,)))
             check_claimed(lacking, self.tenancy)
 
     def about_to_save(self, states: Iterable[Any]) -> None:

@@ -4,6 +4,7 @@ A function of the user's says where each instance belongs.  Equal keys there are
 several instances is loaded for those of one database.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -14,10 +15,22 @@ def chooses_connections(session: Any) -> bool:
 
 def shard_of(session: Any, state: Any) -> Any:
     """Which of the databases that such a session has an instance is from; None in a session of one."""
-    return state.key[2] if chooses_connections(session) else None
+    return token_of(state) if chooses_connections(session) else None
 
 
-def without_flush(session: Any, state: Any) -> dict[str, Any]:
-    """Execution options of what is loaded for instances such as this one: nothing is flushed first."""
-    shard = shard_of(session, state)
-    return {"autoflush": False} if shard is None else {"autoflush": False, "identity_token": shard}
+def token_of(state: Any) -> Any:
+    """What tells rows of equal keys apart, in such a session or where a statement's options say; None mostly."""
+    return state.key[2]
+
+
+def by_token(states: Iterable[Any]) -> Iterable[list[Any]]:
+    """The states, those of one token together."""
+    found: dict[Any, list[Any]] = {}
+    for state in states:
+        found.setdefault(token_of(state), []).append(state)
+    return found.values()
+
+
+def without_flush(token: Any) -> dict[str, Any]:
+    """Execution options of what is loaded for instances of one token: nothing is flushed first."""
+    return {"autoflush": False} if token is None else {"autoflush": False, "identity_token": token}

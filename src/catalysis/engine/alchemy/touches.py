@@ -18,7 +18,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.collections import collection_adapter
 from sqlalchemy.orm.interfaces import RelationshipDirection
 
-from catalysis.engine.alchemy.sharding import without_flush
+from catalysis.engine.alchemy.sharding import shard_of, token_of, without_flush
 
 State = InstanceState[Any]
 Relationship = RelationshipProperty[Any]
@@ -116,7 +116,7 @@ def peer_test(touch: Touch, session: Any) -> Callable[[State], bool]:
     kind = cast("Any", type(own))
     number, path, home = own.runid, own.load_path, session.hash_key
     key = None if touch.relationship is None else touch.relationship.key
-    may_lack = len(own.key[1]) > 1
+    may_lack, token = len(own.key[1]) > 1, token_of(own)
     # The relationship itself is not there and has changed where it was deleted, and that is not flushed.
     unchanged = _read_for(touch) if key is None else _read_for(touch) | {key}
 
@@ -125,7 +125,7 @@ def peer_test(touch: Touch, session: Any) -> Callable[[State], bool]:
             return True
         if key is not None and key in state.obj().__dict__:
             return False
-        if state.session_id != home or state.key is None or state._deleted:
+        if state.session_id != home or state.key is None or state._deleted or state.key[2] != token:
             return False
         if (may_lack and None in state.key[1]) or has_changed(state, unchanged):
             return False
@@ -256,7 +256,7 @@ def load_relationship(
         prop.entity,
         None,
         None,
-        options or without_flush(session, first),
+        options or without_flush(shard_of(session, first)),
     )
 
 
@@ -344,7 +344,7 @@ def _may_be_partial(identity: tuple[Any, ...], target: Any) -> bool:
 def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) -> None:
     """Load columns of instances that lack them, with one statement; inside a greenlet.
 
-    The states are of one class and agree on their options.
+    The states are of one class, and agree on their options and their token.
     """
     first: Any = states[0]
     mapper: Any = first.mapper
@@ -365,7 +365,7 @@ def load_columns(session: Any, states: Sequence[State], keys: frozenset[str]) ->
         statement = statement.options(*first.load_options)
     statement._compile_options = compile_options
     numbers = [(state, state.runid) for state in states]
-    session.execute(statement, execution_options=without_flush(session, first)).unique().all()
+    session.execute(statement, execution_options=without_flush(token_of(first))).unique().all()
     for state, number in numbers:  # it came by another load, and is still the peer of those
         state.runid = number
 
