@@ -194,7 +194,15 @@ _SAVED = (False, False)
 
 
 def _watched(mapper: Any) -> tuple[str, ...] | None:
-    """The attributes that other rows refer to by a relationship, and would have to follow; None if it has others."""
+    """The attributes that other rows refer to by a relationship, and would have to follow; None if it has others.
+
+    None as well where SQLAlchemy loads a relationship to see whether somebody has become an orphan.
+    """
+    if any(
+        each.direction is RelationshipDirection.MANYTOONE and each.cascade.delete_orphan
+        for each in mapper.relationships
+    ):
+        return None
     columns = [
         column
         for each in mapper.relationships
@@ -269,14 +277,23 @@ class Gateway:
         send: Callable[[Write], Written | None],
         fall_back: Callable[[str], Any],
         *,
+        can_send: Callable[[], bool],
         versioned: bool,
         owned: Owned | None = None,
     ) -> None:
-        """`send` sends and waits, or gives None if it cannot; `fall_back(reason)` gives SQLAlchemy's own connection."""
+        """`send` sends and waits, or gives None if it cannot; `fall_back(reason)` gives SQLAlchemy's own connection.
+
+        `can_send` tells beforehand, of what is about to be sent: no default may be called in vain.
+        """
         self._owned = owned
         self.engine = engine
-        self.dialect = _counting(engine.dialect)
+        self.can_send = can_send
         self._send, self._fall_back, self._versioned = send, fall_back, versioned
+
+    @property
+    def dialect(self) -> Any:
+        """What the unit of work asks of rows that are about to be sent: our driver counts those of many too."""
+        return _counting(self.engine.dialect) if self.can_send() else self.engine.dialect
 
     @property
     def owner_attribute(self) -> str | None:
@@ -290,7 +307,9 @@ class Gateway:
         if self._owned is not None:
             statement = owned_rows(self._owned, statement)
         rows: list[Any] = _as_rows(parameters)
-        context, reason = self._context(statement, rows, execution_options)
+        context, reason = None, "a connection with options of its own"
+        if self.can_send():
+            context, reason = self._context(statement, rows, execution_options)
         if context is not None:
             returns = bool(context.compiled.effective_returning)
             counts = context.isupdate or (context.isdelete and self._versioned)
@@ -305,6 +324,11 @@ class Gateway:
         """Send rows that are bound already; how many it counted, or None if only SQLAlchemy can use the connection."""
         written = self._send(Write(sql, rows, returns=False, counts=counts))
         return None if written is None else written.rowcount
+
+    def refuse(self, error: Exception, sql: str, rows: list[Any]) -> None:
+        """Raise as SQLAlchemy does what a default, or a type that it was given to, has raised."""
+        own = self._fall_back("only SQLAlchemy can say what is wrong with it")
+        own._handle_dbapi_exception(error, sql, rows, None, None)
 
     def _context(self, statement: Any, rows: list[Any], options: Mapping[str, Any]) -> tuple[Any, str]:
         """SQLAlchemy's context of the execution, with values bound, or None; and why it would have to execute it.
@@ -328,7 +352,7 @@ class Gateway:
         except (
             Exception
         ) as error:  # the defaults have been called, so it is not for SQLAlchemy to try once more
-            self._fall_back(reason)._handle_dbapi_exception(error, str(compiled), rows, None, None)
+            self.refuse(error, str(compiled), rows)
             raise
 
     def _compiled(self, statement: Any, rows: list[Any], options: Mapping[str, Any], many: bool) -> Any:
