@@ -183,6 +183,19 @@ async def beside_one_who_may_be_orphaned(session: AsyncSession) -> list[Any]:
     return kept
 
 
+async def with_a_relationship_added_late(session: AsyncSession) -> list[Any]:
+    base: Any = declarative_base(metadata=Base.metadata)
+    late = type("Late", (base,), {"__table__": Child.__table__})
+    child = late(id=1, odd_id=1)
+    for each in (Odd(id=1), child):
+        session.add(each)
+        await session.flush()
+    late.odd = relationship(Odd, cascade="all, delete-orphan", single_parent=True, overlaps="odd")  # type: ignore[attr-defined]
+    child.weight = 5  # type: ignore[attr-defined]
+    await session.flush()
+    return [child]
+
+
 async def in_an_order_of_the_type(session: AsyncSession) -> list[Any]:
     kept = [Stacked(id=UUID(int=number), level=number) for number in range(1, 4)]
     session.add_all(kept)
@@ -226,6 +239,7 @@ PROGRAMS: list[Program] = [
     by_a_default_that_cannot_be_bound,
     by_an_onupdate_that_raises,
     beside_one_who_may_be_orphaned,
+    with_a_relationship_added_late,
     in_an_order_of_the_type,
     by_a_key_that_is_not_the_tables,
     of_one_who_leaves_after_it,
@@ -236,7 +250,8 @@ def left(instance: Any) -> Any:
     state: Any = inspect(instance)
     values = {key: str(value) for key, value in state.dict.items() if key in state.mapper.column_attrs}
     loaded = sorted(state.dict.keys() - {"_sa_instance_state"})
-    return loaded, values, dict(state.committed_state), state.key, state.modified, state.persistent
+    key = state.key and state.key[1:]
+    return loaded, values, dict(state.committed_state), key, state.modified, state.persistent
 
 
 async def outcome(kind: type[AsyncSession], url: str, program: Program) -> Any:

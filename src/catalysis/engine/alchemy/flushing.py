@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, Table
 from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.orm import attributes, unitofwork
-from sqlalchemy.orm.base import CALLABLES_OK, NO_VALUE, PASSIVE_NO_INITIALIZE, RelationshipDirection
+from sqlalchemy.orm.base import CALLABLES_OK, PASSIVE_NO_INITIALIZE
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.util import topological
 
 from catalysis.engine.alchemy.compiling import compile_for, detached_connection, fetched_from
 from catalysis.engine.alchemy.copying import maker_of
+from catalysis.engine.alchemy.one_class import saves_one_class
 from catalysis.engine.alchemy.owning import Owned, owned_rows
 from catalysis.engine.alchemy.saving import save
 from catalysis.engine.alchemy.settling import settle
@@ -165,54 +166,11 @@ class NativeFlush(_UnitOfWork):
         return actions
 
     def _only_action(self) -> Any:
-        """The saving of all instances, where they are of one class and no relationship of theirs has a say.
-
-        Then SQLAlchemy would ask each relationship of each instance twice, and come to the same.
-        """
-        if len(self.mappers) != 1 or set(self.states.values()) != {_SAVED}:
+        """The saving of all instances, where nothing else is to be done."""
+        if not saves_one_class(self):
             return None
-        (mapper,) = self.mappers
-        relations = mapper.relationships._data.keys()
-        watched = mapper._memo(("catalysis", len(mapper._dependency_processors)), lambda: _watched(mapper))
-        if watched is None:
-            return None
-        for state in self.states:
-            before = state.committed_state
-            if (
-                not relations.isdisjoint(state.dict.keys())
-                or not relations.isdisjoint(before.keys())
-                or state.__dict__.get("_pending_mutations")
-                or (watched and any(before.get(name, NO_VALUE) is not NO_VALUE for name in watched))
-            ):
-                return None
         actions: Any = self.postsort_actions.values()
         return next(each for each in actions if type(each) is _private._SaveUpdateAll)
-
-
-_SAVED = (False, False)
-"""What a flush notes of an instance that is neither deleted nor there to be looked at alone."""
-
-
-def _watched(mapper: Any) -> tuple[str, ...] | None:
-    """The attributes that other rows refer to by a relationship, and would have to follow; None if it has others.
-
-    None as well where SQLAlchemy loads a relationship to see whether somebody has become an orphan.
-    """
-    if any(
-        each.direction is RelationshipDirection.MANYTOONE and each.cascade.delete_orphan
-        for each in mapper.relationships
-    ):
-        return None
-    columns = [
-        column
-        for each in mapper.relationships
-        if each.direction is not RelationshipDirection.MANYTOONE
-        for column in each.local_columns
-    ]
-    columns += [ours for each in mapper._dependency_processors for ours, _ in each.prop.synchronize_pairs]
-    if not all(column in mapper._columntoproperty for column in columns):
-        return None
-    return tuple({mapper._columntoproperty[column].key for column in columns})
 
 
 def become_native(flush: Any, connect: Callable[[NativeFlush, Any], Any]) -> None:
