@@ -3,15 +3,16 @@
 Each program is of a difference that there once was.
 """
 
+import warnings
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, Table, Uuid, event, inspect, select
+from sqlalchemy import Column, ForeignKey, Integer, String, Table, Uuid, event, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Mapped, declarative_base, mapped_column, relationship
+from sqlalchemy.orm import Mapped, declarative_base, make_transient, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
 from catalysis import Session
@@ -36,6 +37,41 @@ class Numbered(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(default=lambda: next(numbers), onupdate=lambda: next(numbers))
     weight: Mapped[int | None]
+
+
+class Vector:
+    """Compared value by value, as numpy's arrays are: what comes out has no truth."""
+
+    def __init__(self, values: str) -> None:
+        self.values = values
+
+    def __repr__(self) -> str:
+        return self.values
+
+    def __eq__(self, other: object) -> Any:
+        return Vector("of truths")
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth of several values")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class VectorType(TypeDecorator[Vector]):
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Vector | None, dialect: Any) -> str | None:
+        return None if value is None else value.values
+
+    def process_result_value(self, value: str | None, dialect: Any) -> Vector | None:
+        return None if value is None else Vector(value)
+
+
+class Embedded(Base):
+    __tablename__ = "embedded"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    vector: Mapped[Vector] = mapped_column(VectorType)
 
 
 def fail() -> int:
@@ -216,6 +252,31 @@ async def by_a_key_that_is_not_the_tables(session: AsyncSession) -> list[Any]:
     return kept
 
 
+async def of_values_whose_comparison_has_no_truth(session: AsyncSession) -> list[Any]:
+    kept = [Embedded(id=number, vector=Vector("1")) for number in range(3)]
+    session.add_all(kept)
+    await session.flush()
+    for each in kept:
+        each.vector = Vector("2")
+    await session.flush()
+    kept[0].vector = Vector("3")
+    return kept
+
+
+async def beside_one_of_another_token(session: AsyncSession) -> list[Any]:
+    session.add_all([Odd(id=1), Odd(id=2)])
+    await session.commit()
+    session.expunge_all()
+    tokened = select(Odd).order_by(Odd.id).execution_options(identity_token="another")
+    kept = list((await session.scalars(tokened)).all())
+    session.expunge(kept[0])
+    make_transient(kept[0])
+    kept[0].id = 2
+    session.add(kept[0])
+    await session.flush()
+    return kept
+
+
 async def of_one_who_leaves_after_it(session: AsyncSession) -> list[Any]:
     kept = [Odd(id=1), Odd(id=2)]
     session.add_all(kept)
@@ -242,6 +303,8 @@ PROGRAMS: list[Program] = [
     with_a_relationship_added_late,
     in_an_order_of_the_type,
     by_a_key_that_is_not_the_tables,
+    of_values_whose_comparison_has_no_truth,
+    beside_one_of_another_token,
     of_one_who_leaves_after_it,
 ]
 
@@ -251,7 +314,7 @@ def left(instance: Any) -> Any:
     values = {key: str(value) for key, value in state.dict.items() if key in state.mapper.column_attrs}
     loaded = sorted(state.dict.keys() - {"_sa_instance_state"})
     key = state.key and state.key[1:]
-    return loaded, values, dict(state.committed_state), key, state.modified, state.persistent
+    return loaded, values, str(state.committed_state), key, state.modified, state.persistent
 
 
 async def outcome(kind: type[AsyncSession], url: str, program: Program) -> Any:
@@ -262,20 +325,21 @@ async def outcome(kind: type[AsyncSession], url: str, program: Program) -> Any:
         await connection.run_sync(Base.metadata.drop_all)
         await connection.run_sync(Base.metadata.create_all)
     raised, states = None, []
-    async with kind(engine, expire_on_commit=False) as session:
-        try:
-            states = [left(each) for each in await program(session)]
-            await session.commit()
-        except Exception as error:
-            raised = type(error), str(error).splitlines()[0]
-            await session.rollback()
+    with warnings.catch_warnings(record=True, action="always") as warned:
+        async with kind(engine, expire_on_commit=False) as session:
+            try:
+                states = [left(each) for each in await program(session)]
+                await session.commit()
+            except Exception as error:
+                raised = type(error), str(error).splitlines()[0]
+                await session.rollback()
     async with engine.connect() as connection:
         rows = [
-            sorted((await connection.execute(select(each))).all(), key=str)
+            sorted(map(str, (await connection.execute(select(each))).all()))
             for each in Base.metadata.sorted_tables
         ]
     await engine.dispose()
-    return raised, states, rows, next(numbers)
+    return raised, states, rows, next(numbers), [each.category for each in warned]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)

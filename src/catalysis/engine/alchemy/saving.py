@@ -64,6 +64,8 @@ def save(
         return False
     old = [state for state in states if state.key is not None]
     new = [state for state in states if state.key is None] if len(old) < len(states) else ()
+    if any(state.identity_token is not None for state in new):
+        return False
     try:
         parts = [
             *_changed_parts(old, mapper, gateway, owner),
