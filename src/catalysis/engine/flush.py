@@ -85,13 +85,16 @@ class _Sender:
     def __init__(self, flush: NativeFlush, mapper: Any, bind: Engine | Connection, alone: bool) -> None:
         self._flush, self._mapper, self._engine = flush, mapper, bind.engine
         self._alone = alone
+        self._can: bool | None = None
         self._driver = driver_of(self._engine.dialect)
 
     def can_send(self) -> bool:
         """Whether our driver can use the connection for what is about to be sent; it is taken if need be."""
-        if self._alone and _WRITES_ALONE not in self._engine.__dict__:
-            self._alone = await_only(self._can_send_by_itself())
-        return self._alone or self._held() is not None
+        if self._can is None:
+            if self._alone and _WRITES_ALONE not in self._engine.__dict__:
+                self._alone = await_only(self._can_send_by_itself())
+            self._can = self._alone or self._held() is not None
+        return self._can
 
     def _held(self) -> Lease | None:
         """The transaction's connection; None if only SQLAlchemy can use it."""
