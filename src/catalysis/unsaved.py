@@ -38,14 +38,17 @@ def describe(instance: object, change: str) -> str:
 
 
 def _has_changed(instance: object) -> bool:
-    """Whether a flush has something to send for it; unlike `is_modified`, it loads nothing to find out."""
+    """Whether a flush has something to send for it; unlike `is_modified`, it loads nothing to find out.
+
+    As for SQLAlchemy, what is not equal has changed: a comparison may have no truth, as one of arrays.
+    """
     state: Any = inspect(instance)
     columns, now = state.mapper.column_attrs, state.dict
     return any(
         name not in columns
         or name not in now
         or isinstance(now[name], ClauseElement)
-        or not columns[name].columns[0].type.compare_values(now[name], before)
+        or columns[name].columns[0].type.compare_values(now[name], before) is not True
         for name, before in state.committed_state.items()
     )
 

@@ -68,9 +68,15 @@ def _connect(session: HookedSession, flush: NativeFlush, mapper: Any) -> Any:
         and ends_with_flush(session, bind)
         and not engine_hears_begin(bind.engine, OUR_LISTENERS)
     )
-    send = _Sender(flush, mapper, bind, alone).send
+    sender = _Sender(flush, mapper, bind, alone)
     versioned = mapper.version_id_col is not None
-    return Gateway(bind.engine, send, sqlalchemys, versioned=versioned, owned=owned)
+    return Gateway(
+        bind.engine, sender.send, sqlalchemys, can_send=sender.can_send, versioned=versioned, owned=owned
+    )
+
+
+_WRITES_ALONE = "_catalysis_writes_alone"
+"""Under this name an engine keeps that its connections were seen to be fit for a write outside of a transaction."""
 
 
 class _Sender:
@@ -79,14 +85,19 @@ class _Sender:
     def __init__(self, flush: NativeFlush, mapper: Any, bind: Engine | Connection, alone: bool) -> None:
         self._flush, self._mapper, self._engine = flush, mapper, bind.engine
         self._alone = alone
+        self._can: bool | None = None
         self._driver = driver_of(self._engine.dialect)
 
-    def send(self, write: Write) -> Written | None:
-        """Send and wait; None if only SQLAlchemy can use the connection."""
-        if self._alone and len(write.rows) == 1 and write.is_final and not leaves_state(write.sql):
-            self._alone = False
-            if (answer := await_only(self._send_by_itself(write))) is not None:
-                return _written(answer)
+    def can_send(self) -> bool:
+        """Whether our driver can use the connection for what is about to be sent; it is taken if need be."""
+        if self._can is None:
+            if self._alone and _WRITES_ALONE not in self._engine.__dict__:
+                self._alone = await_only(self._can_send_by_itself())
+            self._can = self._alone or self._held() is not None
+        return self._can
+
+    def _held(self) -> Lease | None:
+        """The transaction's connection; None if only SQLAlchemy can use it."""
         held = self._flush.own_connection(self._mapper)
         proxy = proxy_of(held)
         if (
@@ -95,12 +106,34 @@ class _Sender:
             or not self._driver.can_write(adapted(proxy), self._engine)
         ):
             return None
-        return _written(await_only(self._send(write, Lease.of(self._engine, proxy, held))))
+        return Lease.of(self._engine, proxy, held)
+
+    def send(self, write: Write) -> Written | None:
+        """Send and wait; None if only SQLAlchemy can use the connection."""
+        if self._alone and len(write.rows) == 1 and write.is_final and not leaves_state(write.sql):
+            self._alone = False
+            if (answer := await_only(self._send_by_itself(write))) is not None:
+                return _written(answer)
+        lent = self._held()
+        return None if lent is None else _written(await_only(self._send(write, lent)))
+
+    async def _can_send_by_itself(self) -> bool:
+        lent = Lease.of(self._engine, await check_out(self._engine, self._flush.session))
+        fit = self._is_fit(lent)
+        if fit:
+            setattr(self._engine, _WRITES_ALONE, True)
+        await lent.give_back()
+        return fit
+
+    def _is_fit(self, lent: Lease) -> bool:
+        """Whether a connection that holds no transaction writes by itself as it does in one."""
+        return self._driver.reads_outside(lent.connection, self._engine.dialect) and self._driver.can_write(
+            lent.connection, self._engine
+        )
 
     async def _send_by_itself(self, write: Write) -> Answer | None:
         lent = Lease.of(self._engine, await check_out(self._engine, self._flush.session))
-        usable = self._driver.reads_outside(lent.connection, self._engine.dialect)
-        if not (usable and self._driver.can_write(lent.connection, self._engine)):
+        if not self._is_fit(lent):
             await lent.give_back()
             return None
         try:

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Engine, Table
 from sqlalchemy.engine.interfaces import ExecuteStyle
 from sqlalchemy.orm import attributes, unitofwork
-from sqlalchemy.orm.base import CALLABLES_OK, NO_VALUE, PASSIVE_NO_INITIALIZE, RelationshipDirection
+from sqlalchemy.orm.base import CALLABLES_OK, PASSIVE_NO_INITIALIZE
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.util import topological
 
 from catalysis.engine.alchemy.compiling import compile_for, detached_connection, fetched_from
 from catalysis.engine.alchemy.copying import maker_of
+from catalysis.engine.alchemy.one_class import saves_one_class
 from catalysis.engine.alchemy.owning import Owned, owned_rows
 from catalysis.engine.alchemy.saving import save
 from catalysis.engine.alchemy.settling import settle
@@ -165,49 +166,11 @@ class NativeFlush(_UnitOfWork):
         return actions
 
     def _only_action(self) -> Any:
-        """The saving of all instances, where they are of one class and no relationship of theirs has a say.
-
-        Then SQLAlchemy would ask each relationship of each instance twice, and come to the same.
-        """
-        if len(self.mappers) != 1 or set(self.states.values()) != {_SAVED}:
+        """The saving of all instances, where nothing else is to be done."""
+        if not saves_one_class(self):
             return None
-        (mapper,) = self.mappers
-        relations = mapper.relationships._data.keys()
-        watched = mapper._memo(("catalysis", len(mapper._dependency_processors)), lambda: _watched(mapper))
-        if watched is None:
-            return None
-        for state in self.states:
-            before = state.committed_state
-            if (
-                not relations.isdisjoint(state.dict.keys())
-                or not relations.isdisjoint(before.keys())
-                or state.__dict__.get("_pending_mutations")
-                or (watched and any(before.get(name, NO_VALUE) is not NO_VALUE for name in watched))
-            ):
-                return None
         actions: Any = self.postsort_actions.values()
         return next(each for each in actions if type(each) is _private._SaveUpdateAll)
-
-
-_SAVED = (False, False)
-"""What a flush notes of an instance that is neither deleted nor there to be looked at alone."""
-
-
-def _watched(mapper: Any) -> tuple[str, ...] | None:
-    """The attributes that other rows refer to by a relationship, and would have to follow; None if it has others.
-
-    None too where a to-one deletes its orphans: SQLAlchemy loads it, to see whether it has any.
-    """
-    columns = list[Any]()
-    for each in mapper.relationships:
-        if each.direction is not RelationshipDirection.MANYTOONE:
-            columns += each.local_columns
-        elif each.cascade.delete_orphan:
-            return None
-    columns += [ours for each in mapper._dependency_processors for ours, _ in each.prop.synchronize_pairs]
-    if not all(column in mapper._columntoproperty for column in columns):
-        return None
-    return tuple({mapper._columntoproperty[column].key for column in columns})
 
 
 def become_native(flush: Any, connect: Callable[[NativeFlush, Any], Any]) -> None:
@@ -272,14 +235,23 @@ class Gateway:
         send: Callable[[Write], Written | None],
         fall_back: Callable[[str], Any],
         *,
+        can_send: Callable[[], bool],
         versioned: bool,
         owned: Owned | None = None,
     ) -> None:
-        """`send` sends and waits, or gives None if it cannot; `fall_back(reason)` gives SQLAlchemy's own connection."""
+        """`send` sends and waits, or gives None if it cannot; `fall_back(reason)` gives SQLAlchemy's own connection.
+
+        `can_send` tells beforehand, of what is about to be sent: no default may be called in vain.
+        """
         self._owned = owned
         self.engine = engine
-        self.dialect = _counting(engine.dialect)
+        self.can_send = can_send
         self._send, self._fall_back, self._versioned = send, fall_back, versioned
+
+    @property
+    def dialect(self) -> Any:
+        """What the unit of work asks of rows that are about to be sent: our driver counts those of many too."""
+        return _counting(self.engine.dialect) if self.can_send() else self.engine.dialect
 
     @property
     def owner_attribute(self) -> str | None:
@@ -293,7 +265,9 @@ class Gateway:
         if self._owned is not None:
             statement = owned_rows(self._owned, statement)
         rows: list[Any] = _as_rows(parameters)
-        context, reason = self._context(statement, rows, execution_options)
+        context, reason = None, "a connection with options of its own"
+        if self.can_send():
+            context, reason = self._context(statement, rows, execution_options)
         if context is not None:
             returns = bool(context.compiled.effective_returning)
             counts = context.isupdate or (context.isdelete and self._versioned)
@@ -308,6 +282,11 @@ class Gateway:
         """Send rows that are bound already; how many it counted, or None if only SQLAlchemy can use the connection."""
         written = self._send(Write(sql, rows, returns=False, counts=counts))
         return None if written is None else written.rowcount
+
+    def refuse(self, error: Exception, sql: str, rows: list[Any]) -> None:
+        """Raise as SQLAlchemy does what a default, or a type that it was given to, has raised."""
+        own = self._fall_back("only SQLAlchemy can say what is wrong with it")
+        own._handle_dbapi_exception(error, sql, rows, None, None)
 
     def _context(self, statement: Any, rows: list[Any], options: Mapping[str, Any]) -> tuple[Any, str]:
         """SQLAlchemy's context of the execution, with values bound, or None; and why it would have to execute it.
@@ -331,7 +310,7 @@ class Gateway:
         except (
             Exception
         ) as error:  # the defaults have been called, so it is not for SQLAlchemy to try once more
-            self._fall_back(reason)._handle_dbapi_exception(error, str(compiled), rows, None, None)
+            self.refuse(error, str(compiled), rows)
             raise
 
     def _compiled(self, statement: Any, rows: list[Any], options: Mapping[str, Any], many: bool) -> Any:

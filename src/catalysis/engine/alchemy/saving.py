@@ -64,6 +64,8 @@ def save(
         return False
     old = [state for state in states if state.key is not None]
     new = [state for state in states if state.key is None] if len(old) < len(states) else ()
+    if any(state.identity_token is not None for state in new):
+        return False
     try:
         parts = [
             *_changed_parts(old, mapper, gateway, owner),
@@ -73,8 +75,10 @@ def save(
         Exception
     ):  # an instance is unusual, or a value cannot be bound: SQLAlchemy will say so, if that is wrong
         return False
+    if parts and not gateway.can_send():
+        return False
     for number, (binding, members, rows) in enumerate(parts):
-        made = [binding.fill(row) for row in rows] if binding.fill is not None else ()
+        made = _filled(binding.fill, rows, gateway, binding.sql) if binding.fill is not None else ()
         count = send(binding.sql, rows, binding.counts)
         if count is None:
             assert number == 0, "what could be sent once can be sent again"
@@ -87,6 +91,14 @@ def save(
                 f"update {len(rows)} row(s); {count} were matched."
             )
     return True
+
+
+def _filled(fill: Callable[[list[Any]], Any], rows: list[Any], gateway: Any, sql: str) -> list[Any]:
+    try:
+        return [fill(row) for row in rows]
+    except Exception as error:
+        gateway.refuse(error, sql, rows)
+        raise
 
 
 class _Unusual(Exception):
@@ -167,7 +179,8 @@ def _changed_parts(states: Sequence[Any], mapper: Any, gateway: Any, owner: str 
 
 def _by_key(states: Sequence[Any], mapper: Any) -> list[Any]:
     """In the order of their keys, as the unit of work has it; UUIDs by their numbers, which compare in no time."""
-    if {type(part) for state in states for part in state.key[1]} == {UUID} and len(mapper.primary_key) == 1:
+    of_one = len(mapper.primary_key) == 1 and mapper.primary_key[0].type.sort_key_function is None
+    if of_one and {type(state.key[1][0]) for state in states} == {UUID}:
         return sorted(states, key=lambda state: state.key[1][0].int)
     return sorted(states, key=mapper._persistent_sortkey_fn)
 
@@ -220,6 +233,7 @@ def _would_be_plain(mapper: Any) -> bool:
         and not mapper._insert_cols_evaluating_none[table]
         and not mapper._server_onupdate_default_cols[table]
         and set(mapper._cols_by_table[table]) == set(table.columns)
+        and tuple(mapper._pks_by_table[table]) == mapper.primary_key
         and all(_has_python_default(each) for each in mapper._server_default_cols[table])
     )
 

@@ -36,14 +36,14 @@ def settle(session: Any, states: Iterable[Any]) -> set[Any]:
         else:
             parts = tuple([values.get(name) for name in names])
             key = identity_class, parts, state.identity_token
-            if None in parts or key in known:
+            if None in parts or key in known or state not in new:
                 left.add(state)
                 continue
             state.key = key
             known[key] = state
             state._instance_dict = weak
             born[state] = True
-            new.pop(state, None)
+            del new[state]
         # And what `InstanceState._commit_all_states` does to each.
         before.clear()
         own = state.__dict__

@@ -14,7 +14,7 @@ class Taken(NamedTuple):
 
 
 def changed_attributes(state: InstanceState[Any]) -> frozenset[str]:
-    """The column attributes whose values a flush would send."""
+    """The column attributes whose values a flush would send; a comparison may have no truth, as one of arrays."""
     known: Any = state
     columns = state.mapper.column_attrs
     return frozenset(
@@ -22,7 +22,7 @@ def changed_attributes(state: InstanceState[Any]) -> frozenset[str]:
         for key, before in known.committed_state.items()
         if key in columns
         and key in state.dict
-        and not columns[key].columns[0].type.compare_values(state.dict[key], before)
+        and columns[key].columns[0].type.compare_values(state.dict[key], before) is not True
     )
 
 
