@@ -18,6 +18,7 @@ from sqlalchemy.util import memoized_property
 from sqlmodel.orm.session import Session as SyncSession
 
 from catalysis.engine.alchemy.lending import Note, exhausted, note_of
+from catalysis.engine.alchemy.pooling import hand_on
 from catalysis.engine.routing import Route, last_write
 from catalysis.errors import UNKNOWN_TO_DATABASE, CommitOutcomeUnknown, PoolExhausted
 
@@ -97,6 +98,9 @@ class CommittingTransaction(SessionTransaction):
             if isinstance(late, PoolExhausted):
                 raise
             raise exhausted(bind.engine) from late
+        except BaseException:
+            hand_on(bind.engine.pool)
+            raise
         if self.taken is None:
             self.taken = note_of(self.session)
         self._of.has_begun(connection)
