@@ -4,11 +4,11 @@
 `SessionTransaction.commit`.  Releasing a savepoint does so too, and is no COMMIT.
 """
 
-from time import monotonic
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import RootTransaction
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -19,7 +19,7 @@ from sqlmodel.orm.session import Session as SyncSession
 
 from catalysis.engine.alchemy.lending import Note, exhausted, note_of
 from catalysis.engine.alchemy.pooling import hand_on
-from catalysis.engine.routing import Route, last_write
+from catalysis.engine.routing import Route, note_write
 from catalysis.errors import UNKNOWN_TO_DATABASE, CommitOutcomeUnknown, PoolExhausted
 
 
@@ -132,6 +132,8 @@ class CommittingTransaction(SessionTransaction):
     def close(self, invalidate: bool = False) -> None:
         """As the parent; tells the session that a transaction has ended that had a connection."""
         had_connection = self._parent is None and bool(self._connections)
+        if had_connection and any(_commits_by_itself(held[0]) for held in self._connections.values()):
+            self._of.may_have_committed()
         try:
             super().close(invalidate)
         finally:
@@ -157,6 +159,39 @@ class CommittingTransaction(SessionTransaction):
         return bool(sent)
 
 
+def _commits_by_itself(connection: Any) -> bool:
+    """Whether each of its statements is a transaction (AUTOCOMMIT), so that none is ended by a COMMIT."""
+    return connection._is_autocommit_isolation()
+
+
+_HEARD = "_catalysis_hears_commits"
+"""Under this name a dialect keeps who is told of its COMMITs."""
+
+
+def hear_commits(engine: Engine, heard: Callable[[], None]) -> None:
+    """Tell of each COMMIT on the engine's connections once it has been sent, also of those that no session has.
+
+    SQLAlchemy's own event comes before it is sent.
+    """
+    dialect: Any = engine.dialect
+    send = dialect.do_commit
+    dialect.__dict__[_HEARD] = heard
+
+    def do_commit(connection: Any) -> None:
+        try:
+            send(connection)
+        finally:
+            heard()
+
+    dialect.do_commit = do_commit
+
+
+def has_committed_by_itself(engine: Engine) -> None:
+    """A statement was sent that commits by itself: tell whoever hears of the engine's COMMITs."""
+    if (heard := engine.dialect.__dict__.get(_HEARD)) is not None:
+        heard()
+
+
 class CommittingSession(SyncSession):
     """A synchronous session whose transactions are `CommittingTransaction`s."""
 
@@ -174,7 +209,7 @@ class CommittingSession(SyncSession):
         """A COMMIT was sent, or a statement that commits by itself: the task's later reads must see what it wrote."""
         self.may_have_written = True
         if self.route is not None:
-            last_write.set(monotonic())
+            note_write()
 
     def has_ended(self) -> None:
         """A transaction has ended that was at the database: what it saw there is the least that later reads see."""
