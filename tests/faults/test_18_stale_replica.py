@@ -230,6 +230,17 @@ async def test_a_task_reads_what_its_parts_wrote_in_whatever_way(
         assert await names(session) == ["new"]
 
 
+async def test_whoever_has_opened_a_session_has_parts(paused: Database):
+    """Whether it has read or not."""
+
+    async def work() -> None:
+        async with paused.session() as session:
+            await asyncio.create_task(by_gather(paused))
+            assert await names(session) == ["new"]
+
+    await asyncio.create_task(work(), context=Context())
+
+
 async def test_a_request_is_nobodys_part(paused: Database):
     """Else one's writes would send the reads of all to the primary, where a task that has a session starts them."""
 
