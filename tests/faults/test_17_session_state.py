@@ -4,8 +4,8 @@ A pool of one, so that the next borrower has the same connection.  Where nothing
 
 Mutations seen to fail: `forget_session_state` returns at once; `Lease.note` does nothing (native statements' crosses);
 `_QUOTED` without `$$…$$`, or without `E'…'`; `_CALL` of ASCII alone; `_TEMPORARY` without the schema; a query that
-makes a table is not looked at; `_end_preparing` returns at once (the lock of a statement that was prepared and not executed
-stays).
+makes a table is not looked at; `_end_preparing` returns at once (the lock of a statement that was prepared and not
+executed stays).
 """
 
 import asyncio
