@@ -206,6 +206,13 @@ async def by_autocommit(database: Database) -> None:
         assert await session.write_token() is not None
 
 
+async def by_autocommit_alone(database: Database) -> None:
+    """Without a word at the end: it is not lost, and nobody warns of that."""
+    async with database.session() as session:
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        await session.execute(insert(Label).values(name="new"))
+
+
 @pytest.mark.parametrize(
     "way",
     [
@@ -216,6 +223,7 @@ async def by_autocommit(database: Database) -> None:
         by_session_of_its_own,
         by_connections_commit,
         by_autocommit,
+        by_autocommit_alone,
     ],
 )
 async def test_a_task_reads_what_its_parts_wrote_in_whatever_way(

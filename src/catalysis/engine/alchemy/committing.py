@@ -132,7 +132,7 @@ class CommittingTransaction(SessionTransaction):
     def close(self, invalidate: bool = False) -> None:
         """As the parent; tells the session that a transaction has ended that had a connection."""
         had_connection = self._parent is None and bool(self._connections)
-        if had_connection and any(_commits_by_itself(held[0]) for held in self._connections.values()):
+        if had_connection and self.commits_by_itself:
             self._of.may_have_committed()
         try:
             super().close(invalidate)
@@ -144,6 +144,12 @@ class CommittingTransaction(SessionTransaction):
     def _of(self) -> "CommittingSession":
         session: Any = self.session
         return session
+
+    @property
+    def commits_by_itself(self) -> bool:
+        """Whether each statement on one of its connections is a transaction (AUTOCOMMIT), and none ends by a COMMIT."""
+        held: Any = self._connections.values()
+        return any(connection._is_autocommit_isolation() for connection, *_ in held)
 
     def _abandon_commits(self, error: BaseException) -> bool:
         """Close the connections that COMMIT was sent on; whether there are any."""
@@ -157,11 +163,6 @@ class CommittingTransaction(SessionTransaction):
             if not (connection.closed or connection.invalidated):  # its COMMIT may still be under way
                 connection.invalidate(error)
         return bool(sent)
-
-
-def _commits_by_itself(connection: Any) -> bool:
-    """Whether each of its statements is a transaction (AUTOCOMMIT), so that none is ended by a COMMIT."""
-    return connection._is_autocommit_isolation()
 
 
 _HEARD = "_catalysis_hears_commits"
