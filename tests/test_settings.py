@@ -56,6 +56,8 @@ def test_everything_comes_from_the_environment(monkeypatch):
     [
         ("nonsense", "cannot be parsed"),
         ("postgresql://u:hunter2@h:notaport/d", "cannot be parsed"),
+        ("postgresql://u:pass@hunter2@h/d", "percent-encoded"),
+        ("postgresql://u:pass@hunter2@h1,h2:5433/d", "percent-encoded"),
         ("oracle+nothing://u:hunter2@h/d", "no database driver 'oracle\\+nothing'"),
         ("mysql+mysqldb://u:hunter2@h/d", "MySQLdb|synchronous|not installed"),
         ("postgresql://u:hunter2@h/d?channel_binding=require", "channel_binding"),

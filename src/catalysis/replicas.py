@@ -15,9 +15,10 @@ from weakref import ref
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from catalysis.engine.alchemy.committing import hear_commits
 from catalysis.engine.alchemy.pooling import adapted, check_in, outdate
 from catalysis.engine.drivers import Position, driver_of
-from catalysis.engine.routing import Replica, Rotation, Route, Sample
+from catalysis.engine.routing import Replica, Rotation, Route, Sample, note_write, shared_writes
 from catalysis.events import DatabaseAddress, address_of, note_replica
 
 LONGEST_LOOK = 2.0
@@ -57,6 +58,7 @@ class Replicas:
         self.engines = engines = tuple(make_engine(url) for url in urls)
         for engine in engines:
             note_replica(engine.sync_engine)
+        hear_commits(primary.sync_engine, note_write)
         self._interval = interval
         self._rotation = Rotation(
             primary.sync_engine, [Replica(engine.sync_engine) for engine in engines], max_lag
@@ -74,6 +76,7 @@ class Replicas:
                 name="catalysis replicas",
                 context=contextvars.Context(),
             )
+        shared_writes()  # with the tasks that this one starts now
         return Route(self._rotation, after)
 
     def health(self) -> tuple[ReplicaHealth, ...]:

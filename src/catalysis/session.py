@@ -25,7 +25,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from catalysis.distribution.statements import DISTRIBUTION_CHECKS, DistributionCheck
 from catalysis.engine.alchemy.by_key import ABSENT, UNSURE, known_instance, plain_key
 from catalysis.engine.alchemy.construction import generate_constructors
-from catalysis.engine.alchemy.sessions import holds_nothing, is_unflushed, must_flush_first
+from catalysis.engine.alchemy.sessions import commits_by_itself, holds_nothing, is_unflushed, must_flush_first
 from catalysis.engine.coverage import getting_of, reading_of
 from catalysis.engine.positions import primary_position
 from catalysis.engine.refresh import refresh
@@ -358,7 +358,8 @@ class Session(AsyncSession):
         session = self.sync_session
         if not session.unsaved.count and not is_unflushed(session):
             return
-        if not (lost := session.unsaved.left_behind(session, sent_is_kept=session.sent_is_kept)):
+        kept = session.sent_is_kept or commits_by_itself(session)
+        if not (lost := session.unsaved.left_behind(session, sent_is_kept=kept)):
             return
         site = session.opened_at
         message = UncommittedChanges(

@@ -85,7 +85,8 @@ def async_url(given: str | URL) -> URL:
     """
     try:
         url = make_url(_with_hosts_in_query(given) if isinstance(given, str) else given)
-        hosts_of(url)
+        if any("@" in (host or "") for host, _ in hosts_of(url)):
+            raise ValueError  # the rest of a password, which would be shown as the host
         url = url.set(drivername=ASYNC_DRIVERS.get(url.drivername, url.drivername))
     except (ArgumentError, ValueError):  # the cause quotes the URL, password and all
         raise SettingsError(

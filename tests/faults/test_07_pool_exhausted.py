@@ -14,7 +14,7 @@ from sqlalchemy import func, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import select
 
-from catalysis import CatalysisError, Database, DatabaseSettings, PoolExhausted, managed
+from catalysis import CannotConnect, CatalysisError, Database, DatabaseSettings, PoolExhausted, managed
 from tests.faults.checks import eventually, goes_on, seen_from_outside
 from tests.models import Label, made
 
@@ -98,3 +98,38 @@ async def test_what_is_lent_can_be_asked_for_at_any_time(database: Database):
     until.set()
     await holding
     assert database.leases() == ()
+
+
+async def _takes_its_time(down: asyncio.Event) -> tuple[asyncio.Server, int]:
+    """A server that takes a client, thinks, and lets nobody in."""
+
+    async def accept(_: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        await down.wait()
+        client.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    return server, server.sockets[0].getsockname()[1]
+
+
+async def test_who_waits_behind_one_that_is_not_let_in_tries_too(by_sqlalchemy: bool):
+    """It is the server that is away; nobody holds a connection that they would have to wait for.
+
+    Mutation seen to fail: `hand_on` does nothing (they waited for the whole `pool_timeout`, and "all 0 are lent").
+    """
+    down = asyncio.Event()
+    server, port = await _takes_its_time(down)
+    url = f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres"
+    database = Database(DatabaseSettings(url=url, pool_size=1, max_overflow=0, pool_timeout=60))
+
+    async def ask() -> None:
+        async with database.session() as session:
+            await session.execute(text("SELECT 1") if by_sqlalchemy else select(Label))
+
+    async with server:
+        asking = [asyncio.create_task(ask()) for _ in range(5)]
+        await eventually(lambda: database.pool_figures().lent == 1, "nobody tries")
+        down.set()
+        async with asyncio.timeout(30):
+            outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        await database.close()
+    assert [type(each) for each in outcomes] == [CannotConnect] * 5

@@ -3,7 +3,9 @@
 A pool of one, so that the next borrower has the same connection.  Where nothing can have been left, nothing is sent.
 
 Mutations seen to fail: `forget_session_state` returns at once; `Lease.note` does nothing (native statements' crosses);
-`_end_preparing` returns at once (the lock of a statement that was prepared and not executed stays).
+`_QUOTED` without `$$…$$`, or without `E'…'`; `_CALL` of ASCII alone; `_TEMPORARY` without the schema; a query that
+makes a table is not looked at; `_end_preparing` returns at once (the lock of a statement that was prepared and not
+executed stays).
 """
 
 import asyncio
@@ -37,6 +39,18 @@ BORROWERS: dict[str, list[Any]] = {
     "an advisory lock": [text("SELECT pg_advisory_lock(1)")],
     "a native advisory lock": [select(Label.id, func.pg_advisory_lock(2)), select(func.pg_advisory_lock(3))],
     "a temporary table": [text("CREATE TEMP TABLE left_over (id int)")],
+    "a table of the temporary schema": [text("CREATE TABLE pg_temp.left_over (id int)")],
+    "a table that is made of a query": [
+        text("CREATE TABLE made AS SELECT set_config('my.user', 'ada', false), pg_try_advisory_lock(4)")
+    ],
+    "a setting behind a string": [text("SELECT $$it's$$, set_config('my.user', 'ada', false)")],
+    "a function of a foreign name": [
+        text(
+            "CREATE FUNCTION память() RETURNS text LANGUAGE sql "
+            "AS $$ SELECT set_config('my.user', 'ada', false) $$"
+        ),
+        text("SELECT память()"),
+    ],
     "a table that is selected into": [text("SELECT 1 AS id INTO TEMPORARY left_over")],
     "a channel": [text("LISTEN somewhere")],
     "a role": [text("CREATE ROLE other"), text("SET ROLE other")],
@@ -156,6 +170,13 @@ async def test_what_leaves_nothing_costs_nothing(postgres_url: str):
         ("DECLARE a CURSOR WITH HOLD FOR SELECT 1", True),
         ("DO $$ BEGIN END $$", True),
         ("CALL a()", True),
+        ("SELECT E'it\\'s', set_config('a', 'b', false)", True),
+        ("SELECT E'a\\\\', now(), 'set_config('", False),
+        ("SELECT $a$ ' $a$, set_config('a', 'b', false)", True),
+        ("SELECT $1, now(), $2", False),
+        ("CREATE VIEW pg_temp.a AS SELECT 1", True),
+        ("CREATE TABLE a AS (SELECT b FROM c WHERE d IN (1, 2))", False),
+        ("CREATE MATERIALIZED VIEW a AS SELECT my_function(1)", True),
     ],
 )
 def test_what_may_be_left_is_told_from_the_sql(sql: str, leaves: bool):

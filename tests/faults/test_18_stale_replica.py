@@ -3,18 +3,21 @@
 Mutations seen to fail: `Route.met_primary` notes nothing, or is not told of reads (`run.fetch`); `Rotation.choose`
 without its comparison of the sample's time; `Replicas` takes that time when the primary has answered; `Replica.serves`
 without the position; a token is not heeded; a replica stays in rotation whatever its lag; sessions take another replica
-each time; `last_write` is not set, or not heeded.
+each time; `note_write` does nothing, or what it notes is not heeded; `Replicas.route` shares no writes with the tasks
+that are started; requests share theirs (`share_no_more`); `hear_commits` does nothing, or is not told of what commits
+by itself; a session at AUTOCOMMIT counts as one that has only read.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextvars import Context, copy_context
+from contextvars import Context
 
 import pytest
 from sqlalchemy import insert, text
 from sqlmodel import select
 
 from catalysis import Database, InvalidToken, Session, TransactionMisused, bulk_insert
+from catalysis.integrations.asgi import ManagedScope
 from tests.faults.checks import eventually
 from tests.models import Label
 from tests.replication import (
@@ -147,7 +150,6 @@ async def test_a_task_reads_its_own_writes_in_other_sessions_too(paused: Databas
     async def write(session: Session) -> None:
         session.add(Label(name="new"))
 
-    before = copy_context()
     async with paused.session() as session:
         assert await names(session) == await seen() == []
         await paused.transaction(write)
@@ -155,7 +157,111 @@ async def test_a_task_reads_its_own_writes_in_other_sessions_too(paused: Databas
         await looked_again(paused)
         assert await names(session) == await seen() == ["new"]
     assert await asyncio.create_task(seen()) == ["new"], "a part of it"
-    assert await asyncio.create_task(seen(), context=before) == []
+    assert await elsewhere(paused) == []
+
+
+async def by_wait_for(database: Database) -> None:
+    """A task of its own, before Python 3.12."""
+    async with database.session() as session:
+        session.add(Label(name="new"))
+        await asyncio.wait_for(session.commit(), 30)
+
+
+async def by_gather(database: Database) -> None:
+    async with database.session() as first, database.session() as second:
+        await asyncio.gather(by_one_row(database, first), names(second))
+
+
+async def by_thread(database: Database) -> None:
+    async def work() -> None:
+        async with database.session() as session:
+            await by_one_row(database, session)
+        await database.close()  # that loop's
+
+    await asyncio.to_thread(asyncio.run, work())
+
+
+async def by_engine(database: Database) -> None:
+    async with database.engine.begin() as connection:
+        await connection.execute(insert(Label).values(name="new"))
+
+
+async def by_session_of_its_own(database: Database) -> None:
+    async with Session(database.engine) as session:
+        await by_one_row(database, session)
+
+
+async def by_connections_commit(database: Database) -> None:
+    async with database.session() as session:
+        connection = await session.connection()
+        await connection.execute(insert(Label).values(name="new"))
+        await connection.commit()
+
+
+async def by_autocommit(database: Database) -> None:
+    async with database.session() as session:
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        await session.execute(insert(Label).values(name="new"))
+        await session.rollback()
+        assert await session.write_token() is not None
+
+
+async def by_autocommit_alone(database: Database) -> None:
+    """Without a word at the end: it is not lost, and nobody warns of that."""
+    async with database.session() as session:
+        await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        await session.execute(insert(Label).values(name="new"))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        by_wait_for,
+        by_gather,
+        by_thread,
+        by_engine,
+        by_session_of_its_own,
+        by_connections_commit,
+        by_autocommit,
+        by_autocommit_alone,
+    ],
+)
+async def test_a_task_reads_what_its_parts_wrote_in_whatever_way(
+    paused: Database, way: Callable[[Database], Awaitable[None]]
+):
+    """In tasks that it has started, and past the session."""
+    async with paused.session() as session:
+        assert await names(session) == []
+        await way(paused)
+        assert await names(session) == ["new"]
+    async with paused.session() as session:
+        assert await names(session) == ["new"]
+
+
+async def test_whoever_has_opened_a_session_has_parts(paused: Database):
+    """Whether it has read or not."""
+
+    async def work() -> None:
+        async with paused.session() as session:
+            await asyncio.create_task(by_gather(paused))
+            assert await names(session) == ["new"]
+
+    await asyncio.create_task(work(), context=Context())
+
+
+async def test_a_request_is_nobodys_part(paused: Database):
+    """Else one's writes would send the reads of all to the primary, where a task that has a session starts them."""
+
+    async def write(*_: object) -> None:
+        await by_gather(paused)
+        async with paused.session() as session:
+            assert await names(session) == ["new"]
+
+    async with paused.session() as session:
+        await names(session)
+        request = ManagedScope(write)({"type": "http", "method": "POST", "path": "/"}, None, None)
+        await asyncio.create_task(request)
+        assert await names(session) == []
 
 
 async def test_it_goes_back_to_the_replica_that_has_caught_up(paused: Database, servers: Servers):

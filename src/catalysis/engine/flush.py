@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.util.concurrency import await_only
 
-from catalysis.engine.alchemy.committing import outcome_unknown, was_lost
+from catalysis.engine.alchemy.committing import has_committed_by_itself, outcome_unknown, was_lost
 from catalysis.engine.alchemy.flushing import (
     Gateway,
     NativeFlush,
@@ -145,6 +145,7 @@ class _Sender:
             raise outcome_unknown(error) from error
         finally:
             self._flush.session.may_have_committed()
+            has_committed_by_itself(self._engine)
             self._flush.session.has_ended()
         await lent.give_back()
         return answer

@@ -27,17 +27,26 @@ _HARMLESS = words(
 )
 """Functions that leave nothing, and words that may stand before a parenthesis where something is written."""
 
-_QUOTED = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+_QUOTED = re.compile(
+    r"""\b[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"[^"]*"|\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$"""
+    r"""|--[^\n]*|/\*.*?\*/""",
+    re.DOTALL,
+)
+"""Strings, of which `E'…'` has its quotes after a backslash too and `$$…$$` as they are, names, and comments.
+
+Source: PostgreSQL documentation, "Lexical Structure".
+"""
 _STATEMENT = re.compile(r"\s*(\w+)")
 _DEFINES = words("alter analyze cluster comment create drop grant reindex revoke truncate vacuum")
 _PLAIN = words(
     "begin commit delete explain insert merge release rollback savepoint select show update values with"
 )
-_TEMPORARY = re.compile(r"\bTEMP(?:ORARY)?\b", re.IGNORECASE)
+_TEMPORARY = re.compile(r"\b(?:TEMP(?:ORARY)?\b|pg_temp)", re.IGNORECASE)
+_AS_QUERY = re.compile(r"\bAS\s*\(?\s*(?:SELECT|WITH|VALUES)\b", re.IGNORECASE)
 _LOCAL = re.compile(r"\s*SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE)
 _SET_LOCALLY = re.compile(r"\bset_config\s*\([^()]*,\s*true\s*\)", re.IGNORECASE)
 _TARGET = re.compile(r'\bINTO\s+(?:[\w$]+|"[^"]*")(?:\.(?:[\w$]+|"[^"]*"))*', re.IGNORECASE)
-_CALL = re.compile(r'("[^"]*"|[A-Za-z_][\w$]*)\s*\(')
+_CALL = re.compile(r'("[^"]*"|[^\W\d][\w$]*)\s*\(')
 
 
 @lru_cache(maxsize=2_000)
@@ -46,12 +55,13 @@ def leaves_state(sql: str) -> bool:
     text = _QUOTED.sub(_without_content, sql).lstrip("( \t\r\n;")
     first = _STATEMENT.match(text)
     verb = first[1].lower() if first else ""
-    if verb in _DEFINES:
-        return _TEMPORARY.search(text) is not None
-    if verb not in _PLAIN:
+    if verb not in _PLAIN and verb not in _DEFINES:
         return bool(verb) and _LOCAL.match(text) is None
     if _TEMPORARY.search(text):
         return True
+    if verb in _DEFINES:  # CREATE TABLE … AS executes a query
+        query = _AS_QUERY.search(text)
+        text = "" if query is None else text[query.end() :]
     written = _SET_LOCALLY.sub("1", _TARGET.sub("INTO", text))
     called = (found[1].strip('"').lower() for found in _CALL.finditer(written))
     return any(name not in KNOWN and name not in _HARMLESS for name in called)
@@ -59,4 +69,4 @@ def leaves_state(sql: str) -> bool:
 
 def _without_content(found: re.Match[str]) -> str:
     part = found[0]
-    return part if part[0] == '"' else "''" if part[0] == "'" else " "
+    return part if part[0] == '"' else " " if part[:2] in ("--", "/*") else "''"

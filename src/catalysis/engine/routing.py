@@ -39,8 +39,34 @@ class Lag(NamedTuple):
     """Bytes of the log."""
 
 
-last_write: ContextVar[float] = ContextVar("catalysis_last_write", default=0.0)
-"""When the running task, or one that it was started by, last wrote to a database that has replicas."""
+@dataclass(slots=True)
+class Writes:
+    """When a task, or one that it shares this with, last wrote to a database that has replicas."""
+
+    last: float = 0.0
+
+
+_writes: ContextVar[Writes | None] = ContextVar("catalysis_writes", default=None)
+
+
+def shared_writes() -> Writes:
+    """Those of the running task; the tasks that it starts from now on share them, and what they write is its own."""
+    found = _writes.get()
+    if found is None:
+        found = Writes()
+        _writes.set(found)
+    return found
+
+
+def note_write() -> None:
+    """The running task has written, or perhaps has."""
+    shared_writes().last = monotonic()
+
+
+def share_no_more() -> None:
+    """A request begins, or an activity: what it writes is not for whoever started its task to read."""
+    before = _writes.get()
+    _writes.set(Writes() if before is None else Writes(before.last))
 
 
 @dataclass(slots=True, eq=False)
@@ -124,7 +150,7 @@ class Rotation:
         """
         if route.only_primary:
             return None
-        route.heed(last_write.get())
+        route.heed(shared_writes().last)
         if route.met_primary_at is not None:
             position = self._bound(route.met_primary_at)
             if position is None:
@@ -158,7 +184,7 @@ class Route:
         return self.rotation.choose(self)
 
     def heed(self, written: float) -> None:
-        """Its task has written at that time, maybe in another session."""
+        """Its task has written at that time, or one that it started, maybe in another session."""
         if written > self._heeded:
             self._heeded = written
             self.met_primary_at, self.replica = max(written, self.met_primary_at or 0.0), None

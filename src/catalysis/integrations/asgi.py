@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from catalysis.engine.routing import share_no_more
 from catalysis.errors import RepeatedQuery
 from catalysis.events import is_heard, scoped
 from catalysis.loading.managed import in_own_scope
@@ -30,8 +31,9 @@ class ManagedScope:
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-        elif self.warn_repeated is None and not is_heard():
+            return await self.app(scope, receive, send)
+        share_no_more()
+        if self.warn_repeated is None and not is_heard():
             await in_own_scope(self.app(scope, receive, send))
         elif self.warn_repeated is None:
             await self._answer(scope, receive, send)

@@ -4,11 +4,11 @@
 `SessionTransaction.commit`.  Releasing a savepoint does so too, and is no COMMIT.
 """
 
-from time import monotonic
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import RootTransaction
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -18,7 +18,8 @@ from sqlalchemy.util import memoized_property
 from sqlmodel.orm.session import Session as SyncSession
 
 from catalysis.engine.alchemy.lending import Note, exhausted, note_of
-from catalysis.engine.routing import Route, last_write
+from catalysis.engine.alchemy.pooling import hand_on
+from catalysis.engine.routing import Route, note_write
 from catalysis.errors import UNKNOWN_TO_DATABASE, CommitOutcomeUnknown, PoolExhausted
 
 
@@ -97,6 +98,9 @@ class CommittingTransaction(SessionTransaction):
             if isinstance(late, PoolExhausted):
                 raise
             raise exhausted(bind.engine) from late
+        except BaseException:
+            hand_on(bind.engine.pool)
+            raise
         if self.taken is None:
             self.taken = note_of(self.session)
         self._of.has_begun(connection)
@@ -128,6 +132,8 @@ class CommittingTransaction(SessionTransaction):
     def close(self, invalidate: bool = False) -> None:
         """As the parent; tells the session that a transaction has ended that had a connection."""
         had_connection = self._parent is None and bool(self._connections)
+        if had_connection and self.commits_by_itself:
+            self._of.may_have_committed()
         try:
             super().close(invalidate)
         finally:
@@ -138,6 +144,12 @@ class CommittingTransaction(SessionTransaction):
     def _of(self) -> "CommittingSession":
         session: Any = self.session
         return session
+
+    @property
+    def commits_by_itself(self) -> bool:
+        """Whether each statement on one of its connections is a transaction (AUTOCOMMIT), and none ends by a COMMIT."""
+        held: Any = self._connections.values()
+        return any(connection._is_autocommit_isolation() for connection, *_ in held)
 
     def _abandon_commits(self, error: BaseException) -> bool:
         """Close the connections that COMMIT was sent on; whether there are any."""
@@ -151,6 +163,34 @@ class CommittingTransaction(SessionTransaction):
             if not (connection.closed or connection.invalidated):  # its COMMIT may still be under way
                 connection.invalidate(error)
         return bool(sent)
+
+
+_HEARD = "_catalysis_hears_commits"
+"""Under this name a dialect keeps who is told of its COMMITs."""
+
+
+def hear_commits(engine: Engine, heard: Callable[[], None]) -> None:
+    """Tell of each COMMIT on the engine's connections once it has been sent, also of those that no session has.
+
+    SQLAlchemy's own event comes before it is sent.
+    """
+    dialect: Any = engine.dialect
+    send = dialect.do_commit
+    dialect.__dict__[_HEARD] = heard
+
+    def do_commit(connection: Any) -> None:
+        try:
+            send(connection)
+        finally:
+            heard()
+
+    dialect.do_commit = do_commit
+
+
+def has_committed_by_itself(engine: Engine) -> None:
+    """A statement was sent that commits by itself: tell whoever hears of the engine's COMMITs."""
+    if (heard := engine.dialect.__dict__.get(_HEARD)) is not None:
+        heard()
 
 
 class CommittingSession(SyncSession):
@@ -170,7 +210,7 @@ class CommittingSession(SyncSession):
         """A COMMIT was sent, or a statement that commits by itself: the task's later reads must see what it wrote."""
         self.may_have_written = True
         if self.route is not None:
-            last_write.set(monotonic())
+            note_write()
 
     def has_ended(self) -> None:
         """A transaction has ended that was at the database: what it saw there is the least that later reads see."""

@@ -85,6 +85,9 @@ async def check_out(engine: Engine, session: Any) -> Any:
             lent = _take_ready(pool) or await greenlet_spawn(engine.raw_connection)
         except PoolTimeout as late:
             raise exhausted(engine) from late
+        except BaseException:
+            hand_on(pool)
+            raise
     note_lent(pool, lent, session)
     return lent
 
@@ -136,6 +139,19 @@ async def _one_back(pool: Any) -> None:
         if isinstance(ended, TimeoutError):
             raise PoolTimeout("all connections are lent") from None
         raise
+
+
+def hand_on(pool: Any) -> None:
+    """A connection could not be opened: there is room, and who waits in line may try, or waits for nobody.
+
+    What is put in line is a record without a connection, as SQLAlchemy's pool has them after one was lost.
+    """
+    if not _is_plain_queue(pool):
+        return
+    queue = pool._pool._queue
+    if queue._getters and queue.empty() and pool._inc_overflow():
+        queue._put(_Record(pool, connect=False))
+        queue._wakeup_next(queue._getters)
 
 
 async def check_in(lent: Any) -> None:

@@ -341,6 +341,14 @@ def holds_nothing(session: Any) -> bool:
     return True
 
 
+def commits_by_itself(session: Any) -> bool:
+    """Whether what the session has sent is committed already (AUTOCOMMIT)."""
+    transaction = session._transaction
+    while transaction is not None and transaction._parent is not None:
+        transaction = transaction._parent
+    return getattr(transaction, "commits_by_itself", False)
+
+
 def take_connection(session: Any, bind: Engine | Connection) -> Connection:
     """The transaction's own connection, taken and begun if need be; inside a greenlet."""
     return session._connection_for_bind(bind)

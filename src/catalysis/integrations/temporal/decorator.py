@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from pydantic import TypeAdapter
 
+from catalysis.engine.routing import share_no_more
 from catalysis.errors import ActivityError
 from catalysis.events import CodeLine, scoped
 from catalysis.integrations.temporal.attempts import (
@@ -140,6 +141,8 @@ def _make_temporals(call: Any, definition: Definition) -> None:
 
 
 async def _run(definition: Definition, attempt: Attempt, args: Any, kwargs: dict[str, Any]) -> Any:
+    if attempt.info is not None:  # called by Temporal: it is nobody's part
+        share_no_more()
     with scoped("activity", definition.title):
         return await managed(_run_inside(definition, attempt, args, kwargs))
 
