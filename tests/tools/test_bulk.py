@@ -743,6 +743,30 @@ async def test_bulk_update_changes_only_what_is_set(session: Session):
     assert [tuple(row) for row in found] == [("job 1", True), ("new", False)]
 
 
+@pytest.mark.parametrize("there", [0, 1, 2])
+async def test_bulk_update_of_a_key_that_is_not_there_is_no_error(
+    session: Session, labels: list[Label], there: int
+):
+    """SQLAlchemy counts one row on PostgreSQL, and any number on SQLite, and raises StaleDataError."""
+    rows = [{"id": label.id, "name": f"new {i}"} for i, label in enumerate(labels[:there])]
+    with watch_queries() as queries:
+        assert await bulk_update(session, Label, [*rows, {"id": uuid4(), "name": "gone"}]) == there + 1
+    assert "true" not in queries[0].sql.lower()
+    found = [(await fresh(session, label)).name for label in labels]
+    assert found == [label.name for label in labels]
+    assert found == [f"new {i}" if i < there else f"label {i}" for i in range(3)]
+
+
+async def test_bulk_update_of_a_subclass_in_two_tables(session: Session):
+    ids = await bulk_insert(session, Dog, [{"name": "rex"}, {"name": "tom"}], returning=True)
+    rows = [{"id": ids[0], "name": "max", "tricks": 2}, {"id": 99, "name": "gone", "tricks": 1}]
+    dog = await session.get_one(Dog, ids[0])
+    await bulk_update(session, Dog, rows)
+    assert (dog.name, dog.tricks) == ("max", 2)
+    await session.refresh(dog)
+    assert (dog.name, dog.tricks) == ("max", 2)
+
+
 async def test_bulk_update_needs_the_key(session: Session):
     with pytest.raises(BulkError, match=r"^bulk_update Label: row 1 has no value for 'id'"):
         await bulk_update(session, Label, [{"name": "x"}])

@@ -15,11 +15,12 @@ from inspect import isawaitable
 from itertools import groupby
 from typing import Any, Literal, TypeAlias, overload
 
-from sqlalchemy import insert
+from sqlalchemy import insert, true
 from sqlalchemy import update as update_statement
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from catalysis.engine.alchemy.unflushed import take_as_updated
 from catalysis.errors import BulkError, TenantError
 from catalysis.tools.changed import ChangedInstances
 from catalysis.tools.conflict import ConflictKey, Key, find_key
@@ -38,6 +39,11 @@ CHUNK_SIZE = 1000
 
 # Rows are complete: a None is sent as NULL, where SQLAlchemy would start another statement at each that comes or goes.
 _COMPLETE = {"render_nulls": True}
+
+_COUNTED: dict[str, Any] = {}
+# Given a condition SQLAlchemy counts no rows, which it does for some drivers, and for one row, and not for others; nor
+# does it bring the session's instances in step then.
+_UNCOUNTED: dict[str, Any] = {"synchronize_session": None}
 
 
 @overload
@@ -232,6 +238,9 @@ async def bulk_update(
     reader = RowReader("bulk_update", model)
     changed = ChangedInstances(session, reader)
     wanted = frozenset(reader.key)
+    statement, options = update_statement(model), _COUNTED
+    if reader.mapper.version_id_col is None:
+        statement, options = statement.where(true()), _UNCOUNTED
 
     async def write(chunk: list[Row]) -> Sequence[Any]:
         for row in chunk:
@@ -239,7 +248,9 @@ async def bulk_update(
         values = [{name: row.values[name] for name in row.given | wanted} for row in chunk if row.given]
         async with changed.saved(chunk[0].number, chunk[-1].number):
             if values:
-                await session.execute(update_statement(model), values)
+                await session.execute(statement, values, execution_options=options)
+                if options is _UNCOUNTED:
+                    take_as_updated(session.sync_session, reader.mapper, reader.key, values)
         return ()
 
     done, _ = await _write_chunks(reader, rows, write, chunk_size, on_progress, read=changed.read)
