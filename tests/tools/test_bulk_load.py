@@ -341,6 +341,34 @@ async def test_files_that_are_not_there_or_of_no_known_kind(db: Database, tmp_pa
         await bulk_load(db, Item, "items.csv", chunk_size=0)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"where": "sqlite://"}, "needs an AsyncSession or a Database first, not a str"),
+        ({"path": None}, "the file is named by None; give its path"),
+        ({"rejects": ""}, "the reject file is named by ''; give its path"),
+        ({"chunk_size": 1.5}, "chunk_size is 1.5; give a whole number"),
+        ({"on_progress": 1}, "on_progress is a int; give a function"),
+    ],
+)
+async def test_arguments_that_cannot_be_meant(
+    db: Database, tmp_path: Path, arguments: dict[str, Any], says: str
+):
+    given: dict[str, Any] = {"where": db, "path": written(tmp_path, "name", "a"), **arguments}
+    with pytest.raises(BulkError, match=f"^bulk_load.*{says}"):
+        await bulk_load(given.pop("where"), Item, given.pop("path"), **given)
+    assert await names(db) == []
+
+
+async def test_what_is_pending_and_refused_is_no_rows_fault(db: Database, tmp_path: Path):
+    async with db.session() as session:
+        session.add(Item(name="pending", shop_id=99))
+        with pytest.raises(IntegrityError, match=r"(?i)foreign key"):
+            await bulk_load(session, Item, written(tmp_path, "name", "a"), rejects=tmp_path / "r.csv")
+        await session.rollback()
+    assert not (tmp_path / "r.csv").exists()
+
+
 async def test_a_refusal_of_the_database_ends_it(db: Database, tmp_path: Path):
     path = written(tmp_path, "name,note", *(f"n{i},canary" for i in range(1500)), "n3,canary")
     with pytest.raises(IntegrityError) as caught:

@@ -27,7 +27,16 @@ from catalysis.tools.conflict import ConflictKey, Key, find_key
 from catalysis.tools.copying import Copier
 from catalysis.tools.owners import claim_rows, owned_rows_of
 from catalysis.tools.rejections import copied_line
-from catalysis.tools.rows import Row, RowCompleter, RowReader, Rows, in_chunks
+from catalysis.tools.rows import (
+    Names,
+    Row,
+    RowCompleter,
+    RowReader,
+    Rows,
+    check_arguments,
+    check_rows,
+    in_chunks,
+)
 
 Progress: TypeAlias = Callable[[int], object]
 """Told the number of rows so far after each chunk; a coroutine function is awaited."""
@@ -86,6 +95,7 @@ async def bulk_insert(
         BulkError: a row has an unknown key or lacks a value it needs; the message gives its number, from 1.
         DBAPIError: the database refused; SQLAlchemy's own error, with the numbers of the rows added.
     """
+    check_arguments("bulk_insert", session, chunk_size, on_progress)
     reader = RowReader("bulk_insert", model)
     write = insert_writer(session, reader, RowCompleter(reader), returning=returning)
     done, ids = await _write_chunks(reader, rows, write, chunk_size, on_progress)
@@ -115,7 +125,14 @@ def insert_writer(
                 await session.execute(statement, values, execution_options=_COMPLETE)
             return ids
         result = await session.execute(with_ids, values, execution_options=_COMPLETE)
-        return [_scalar(tuple(row)) for row in result]
+        ids = [_scalar(tuple(row)) for row in result]
+        if len(ids) != len(values):
+            raise BulkError(
+                f"{reader.at(chunk[0].number)} to {chunk[-1].number}: of {len(values)} rows {len(ids)} were kept, "
+                "so that nobody can tell whose the ids are; a trigger may have left rows out.  Insert without "
+                "returning=True."
+            )
+        return ids
 
     return write
 
@@ -127,7 +144,7 @@ async def upsert(
     rows: Rows,
     *,
     key: Key | None = ...,
-    update: Iterable[str] | None = ...,
+    update: Names | None = ...,
     chunk_size: int = ...,
     returning: Literal[False] = ...,
     on_progress: Progress | None = ...,
@@ -139,7 +156,7 @@ async def upsert(
     rows: Rows,
     *,
     key: Key | None = ...,
-    update: Iterable[str] | None = ...,
+    update: Names | None = ...,
     chunk_size: int = ...,
     returning: Literal[True],
     on_progress: Progress | None = ...,
@@ -150,7 +167,7 @@ async def upsert(
     rows: Rows,
     *,
     key: Key | None = None,
-    update: Iterable[str] | None = None,
+    update: Names | None = None,
     chunk_size: int = CHUNK_SIZE,
     returning: bool = False,
     on_progress: Progress | None = None,
@@ -170,6 +187,7 @@ async def upsert(
         BulkError: nothing makes the key unique, a row lacks it, or as in `bulk_insert`.
         DBAPIError: as in `bulk_insert`.
     """
+    check_arguments("upsert", session, chunk_size, on_progress)
     reader = RowReader("upsert", model)
     unique = find_key(reader, key, session.get_bind(model).dialect)
     overwritten = None if update is None else reader.known("update", update)
@@ -235,6 +253,7 @@ async def bulk_update(
         StaleDataError: (SQLAlchemy's) the row of an instance is gone.
         DBAPIError: as in `bulk_insert`.
     """
+    check_arguments("bulk_update", session, chunk_size, on_progress)
     reader = RowReader("bulk_update", model)
     changed = ChangedInstances(session, reader)
     wanted = frozenset(reader.key)
@@ -268,10 +287,7 @@ async def _write_chunks(
 ) -> tuple[int, list[Any]]:
     """Read, write and tell, chunk by chunk; returns the number of rows and what `write` returned for them."""
     read = read or reader.read
-    if chunk_size < 1:
-        raise BulkError(
-            f"{reader.operation} {reader.model.__name__}: chunk_size is {chunk_size}; give 1 or more."
-        )
+    check_rows(reader, rows)
     done = 0
     ids: list[Any] = []
     async with aclosing(in_chunks(rows, chunk_size)) as chunks:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from inspect import isawaitable
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ from catalysis.tools.file_values import Unfit, value_reader
 from catalysis.tools.owners import owned_rows_of
 from catalysis.tools.rejections import Rejection, copied_line, is_of_a_row, rejection_of
 from catalysis.tools.rejects import RejectFile
-from catalysis.tools.rows import Row, RowCompleter, RowReader
+from catalysis.tools.rows import Row, RowCompleter, RowReader, check_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +67,16 @@ async def bulk_load(
         CommitOutcomeUnknown: the connection was lost in the COMMIT: all is loaded, or nothing.
         ModuleNotFoundError: the file needs pyarrow: `pip install 'catalysis[arrow]'`.
     """
-    if chunk_size < 1:
-        raise BulkError(f"bulk_load {model.__name__}: chunk_size is {chunk_size}; give 1 or more.")
+    check_arguments("bulk_load", where, chunk_size, on_progress, kinds=(AsyncSession, Database))
     reader = RowReader("bulk_load", model)
     with ExitStack() as stack:
-        file = stack.enter_context(open_rows(Path(path)))
-        reject_file = rejects and stack.enter_context(RejectFile(Path(rejects), file.names))
+        file = stack.enter_context(open_rows(_path("file", path)))
+        reject_file = None
+        if rejects is not None:
+            reject_file = stack.enter_context(RejectFile(_path("reject file", rejects), file.names))
 
         async def work(session: AsyncSession) -> Loaded:
-            loading = _Loading(session, reader, file, key, reject_file or None)
+            loading = _Loading(session, reader, file, key, reject_file)
             return await loading.run(chunk_size, on_progress)
 
         if isinstance(where, AsyncSession):
@@ -88,6 +90,12 @@ async def bulk_load(
             raise
         except BulkError as failure:
             raise BulkError(f"{failure}  Nothing was loaded.") from failure.__cause__
+
+
+def _path(what: str, given: Any) -> Path:
+    if not isinstance(given, str | PathLike) or not str(cast("Any", given)):
+        raise BulkError(f"bulk_load: the {what} is named by {given!r}; give its path.")
+    return Path(cast("Any", given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,8 @@ class _Loading:
 
     async def run(self, chunk_size: int, on_progress: Progress | None) -> Loaded:
         """Load to the end of the file."""
+        if self._rejects is not None:
+            await self._session.flush()  # what it may break is no row's fault
         numbered = enumerate(self._file.rows, 1)
         seen = 0
         while chunk := list(islice(numbered, chunk_size)):
