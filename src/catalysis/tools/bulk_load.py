@@ -136,7 +136,7 @@ class _Loading:
         if (owned := owned_rows_of(session, reader)) is not None:
             required -= {owned.attribute}
         strict = capabilities_of(session, insert(self._table)).types_are_strict
-        self._fields = list(_fields(reader, file.names, required, strict=strict))
+        self._fields = list(_fields(reader, file, required, strict=strict))
         self._header = {reader.columns[field.attribute][0].name: field.name for field in self._fields}
         self._given = frozenset(field.attribute for field in self._fields)
 
@@ -249,9 +249,7 @@ def _cut(part: list[Row], line: int | None, column: str) -> list[tuple[list[Row]
     return [(rows, hint) for rows, hint in cut if rows]
 
 
-def _fields(
-    reader: RowReader, names: Sequence[str], required: frozenset[str], *, strict: bool
-) -> Iterator[_Field]:
+def _fields(reader: RowReader, file: FileRows, required: frozenset[str], *, strict: bool) -> Iterator[_Field]:
     """The file's columns, by the names in its header.
 
     Raises:
@@ -261,7 +259,7 @@ def _fields(
     attribute_of: dict[str, str] = {columns[0].name: key for key, columns in reader.columns.items()}
     attribute_of |= {key: key for key in reader.columns}
     seen: set[str] = set()
-    for name in names:
+    for name in file.names:
         if (attribute := attribute_of.get(name)) is None:
             raise BulkError(
                 f"{about}: the header names {name!r}, which is no column.  Use some of {', '.join(reader.columns)}."
@@ -271,8 +269,8 @@ def _fields(
         seen.add(attribute)
     if missing := sorted(required - seen):
         raise BulkError(f"{about}: the header lacks {', '.join(missing)}, which every row needs.")
-    for name in names:
+    for name in file.names:
         attribute = attribute_of[name]
         column = reader.columns[attribute][0]
-        read = value_reader(column, strict=strict)
+        read = value_reader(column, strict=strict, has_nulls=file.has_nulls)
         yield _Field(name, attribute, read, attribute in required, column.type.should_evaluate_none)
