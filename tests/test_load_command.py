@@ -146,7 +146,7 @@ async def test_rejects_and_upsert(folder: Path, postgres_url: str):
         ),
         (
             ["Parcel", "twice.csv"],
-            "bulk_load Parcel: in rows 1 to 2: duplicate key value violates unique constraint",
+            "bulk_load Parcel: in row 2, column 'code': duplicate key value violates unique constraint",
         ),
         (["Parcel", "nowhere.csv"], "nowhere.csv cannot be read: No such file"),
         (

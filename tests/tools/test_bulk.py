@@ -362,7 +362,7 @@ async def test_the_databases_refusal_keeps_its_class_and_says_which_rows(session
     rows = [{"line": "secret", "number": i} for i in (0, 1, 2, 3, 2)]
     with pytest.raises(IntegrityError) as caught:
         await bulk_insert(session, Seat, rows, chunk_size=2)
-    assert "bulk_insert Seat: in rows 5 to 5" in str(caught.value)
+    assert "bulk_insert Seat: in row 5, column 'line, number'" in str(caught.value)
     assert "parameters hidden" in str(caught.value)
     assert "secret" not in str(caught.value)
     await session.rollback()

@@ -26,7 +26,7 @@ from catalysis.tools.changed import ChangedInstances
 from catalysis.tools.conflict import ConflictKey, Key, find_key
 from catalysis.tools.copying import Copier
 from catalysis.tools.owners import claim_rows, owned_rows_of
-from catalysis.tools.rejections import copied_line
+from catalysis.tools.rejections import column_of, copied_line
 from catalysis.tools.rows import (
     Names,
     Row,
@@ -303,15 +303,25 @@ async def _write_chunks(
 
 
 @contextmanager
-def naming_rows(reader: RowReader, first: int, last: int) -> Generator[None]:
-    """Tell which rows a rejection of the database is about: one, where it says which."""
+def naming_rows(
+    reader: RowReader, first: int, last: int, header: Mapping[str, str] | None = None
+) -> Generator[None]:
+    """Tell which rows a rejection of the database is about, one where it says which, and the column if it does.
+
+    `header`: what the columns are called where they come from.
+    """
     try:
         yield
     except StatementError as failure:
         failure.hide_parameters = True  # a thousand rows of the caller's data do not belong in a log
-        line = copied_line(failure) if isinstance(failure, DBAPIError) else None
-        where = f"rows {first} to {last}" if line is None else f"row {first + line - 1}"
-        failure.add_detail(f"{reader.operation} {reader.model.__name__}: in {where}")
+        line, column = None, ""
+        if isinstance(failure, DBAPIError):
+            line = copied_line(failure)
+            column = column_of(failure, reader.mapper.local_table, header or {})
+        where = f"row {first}" if first == last else f"rows {first} to {last}"
+        where = where if line is None else f"row {first + line - 1}"
+        named = f", column {column!r}" if column else ""
+        failure.add_detail(f"{reader.operation} {reader.model.__name__}: in {where}{named}")
         raise
 
 

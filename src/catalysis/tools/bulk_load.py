@@ -6,11 +6,12 @@ is the row to blame.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from inspect import isawaitable
 from itertools import islice
+from math import inf
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -68,28 +69,49 @@ async def bulk_load(
         ModuleNotFoundError: the file needs pyarrow: `pip install 'catalysis[arrow]'`.
     """
     check_arguments("bulk_load", where, chunk_size, on_progress, kinds=(AsyncSession, Database))
-    reader = RowReader("bulk_load", model)
+    reader, path = RowReader("bulk_load", model), _path("file", path)
     with ExitStack() as stack:
-        file = stack.enter_context(open_rows(_path("file", path)))
+        file = stack.enter_context(open_rows(path))
         reject_file = None
         if rejects is not None:
             reject_file = stack.enter_context(RejectFile(_path("reject file", rejects), file.names))
 
         async def work(session: AsyncSession) -> Loaded:
+            nonlocal loading
             loading = _Loading(session, reader, file, key, reject_file)
             return await loading.run(chunk_size, on_progress)
 
+        async def work_with_care(session: AsyncSession) -> Loaded:
+            with open_rows(path) as again:
+                careful = _Loading(session, reader, again, key, None, careful_from=loading and loading.first)
+                return await careful.run(chunk_size, None)
+
+        loading: _Loading | None = None
         if isinstance(where, AsyncSession):
             return await work(where)
-        try:
-            return await where.transaction(work, retries=0)
-        except CommitOutcomeUnknown:
-            raise
-        except StatementError as failure:
-            failure.add_detail(f"nothing of {Path(path).name} was loaded")
-            raise
-        except BulkError as failure:
-            raise BulkError(f"{failure}  Nothing was loaded.") from failure.__cause__
+        with _saying_that_nothing_was_loaded(path):
+            try:
+                return await where.transaction(work, retries=0)
+            except DBAPIError as failure:
+                in_rows = (
+                    loading is not None and loading.first and reject_file is None and is_of_a_row(failure)
+                )
+                if not in_rows or copied_line(failure) is not None or not path.is_file():
+                    raise
+            return await where.transaction(work_with_care, retries=0)
+
+
+@contextmanager
+def _saying_that_nothing_was_loaded(path: Path) -> Generator[None]:
+    try:
+        yield
+    except CommitOutcomeUnknown:
+        raise
+    except StatementError as failure:
+        failure.add_detail(f"nothing of {path.name} was loaded")
+        raise
+    except BulkError as failure:
+        raise BulkError(f"{failure}  Nothing was loaded.") from failure.__cause__
 
 
 def _path(what: str, given: Any) -> Path:
@@ -120,7 +142,12 @@ class _Loading:
         file: FileRows,
         key: Key | None,
         rejects: RejectFile | None,
+        *,
+        careful_from: int | None = None,
     ) -> None:
+        """`careful_from`: the number of the row from which on the first that is refused is looked for."""
+        self.first: int | None = None  # of the rows that are being written
+        self._careful_from = inf if careful_from is None else careful_from
         self._session, self._reader, self._file, self._rejects = session, reader, file, rejects
         completer = RowCompleter(reader)
         required = completer.required
@@ -128,7 +155,7 @@ class _Loading:
         self._write: Write
         if key is None:
             # By COPY the database says which row it refuses.
-            self._write = insert_writer(session, reader, completer, fewest=None if rejects is None else 2)
+            self._write = insert_writer(session, reader, completer, fewest=2)
         else:
             unique = find_key(reader, key, session.get_bind(reader.model).dialect)
             self._write = upsert_writer(session, reader, completer, unique)
@@ -149,11 +176,13 @@ class _Loading:
         while chunk := list(islice(numbered, chunk_size)):
             seen = chunk[-1][0]
             rows = [row for number, given in chunk if (row := self._row(number, given)) is not None]
-            if rows and self._rejects is None:
-                with naming_rows(self._reader, rows[0].number, rows[-1].number):
-                    await self._write(rows)
-            elif rows:
+            self.first = chunk[0][0]
+            if self._rejects is not None or self.first >= self._careful_from:
                 await self._write_or_reject(rows, dict(chunk))
+            elif rows:
+                with naming_rows(self._reader, rows[0].number, rows[-1].number, self._header):
+                    await self._write(rows)
+            self.first = None
             if self._rejects is not None:
                 self._rejects.end_chunk()
             if on_progress is not None and isawaitable(told := on_progress(seen)):
@@ -196,8 +225,12 @@ class _Loading:
         return None
 
     async def _write_or_reject(self, rows: list[Row], given: dict[int, FileRow]) -> None:
-        """Write all rows that can be written, in their order, and put the others into the reject file."""
-        parts = deque([(rows, "")])
+        """Write all rows that can be written, in their order, and put the others into the reject file.
+
+        Raises:
+            StatementError: without a reject file, for the first that cannot be.
+        """
+        parts = deque([(rows, "")] if rows else [])
         while parts:
             part, column = parts.popleft()
             try:
@@ -207,9 +240,12 @@ class _Loading:
                 failure_of_row = not isinstance(failure, DBAPIError) or is_of_a_row(failure)
                 if not failure_of_row:
                     raise
+                if self._rejects is None and len(part) == 1:
+                    with naming_rows(self._reader, part[0].number, part[0].number, self._header):
+                        raise
                 rejection = self._rejection(failure)
                 line = copied_line(failure) if isinstance(failure, DBAPIError) else None
-                if len(part) == 1 or line == 1:
+                if self._rejects is not None and (len(part) == 1 or line == 1):
                     number = part[0].number
                     self._reject(
                         number, Rejection(rejection.column or column, rejection.reason), given[number]
@@ -219,9 +255,7 @@ class _Loading:
 
     def _rejection(self, failure: StatementError | BulkError) -> Rejection:
         if isinstance(failure, DBAPIError):
-            rejection = rejection_of(failure, self._table)
-            columns = [self._header.get(each, each) for each in rejection.column.split(", ")]
-            return Rejection(", ".join(columns), rejection.reason)
+            return rejection_of(failure, self._table, self._header)
         return Rejection("", str(getattr(failure, "orig", None) or failure))
 
     def _reject(self, number: int, rejection: Rejection, given: FileRow) -> None:
