@@ -497,6 +497,20 @@ async def test_the_row_that_the_database_refuses_is_named(
     assert await names(db) == []
 
 
+async def test_a_row_that_cannot_be_looked_for_is_told_by_its_chunk(db: Database, tmp_path: Path):
+    """SQLite ends the transaction here, and the savepoints of the second look with it."""
+    if db.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL has no such trigger")
+    async with db.session() as session:
+        trigger = "CREATE TRIGGER ends BEFORE INSERT ON item WHEN new.size = 13 BEGIN SELECT RAISE(ROLLBACK, 'no'); END"
+        await session.execute(text(trigger))
+        await session.commit()
+    path = written(tmp_path, "name,size", "a,1", "b,13")
+    with pytest.raises(IntegrityError, match=r"bulk_load Item: in rows 1 to 2"):
+        await bulk_load(db, Item, path)
+    assert await names(db) == []
+
+
 async def test_bad_rows_go_to_the_reject_file_and_the_others_are_loaded(db: Database, tmp_path: Path):
     async with db.session() as session:
         session.add(Shop(id=1))

@@ -98,7 +98,13 @@ async def bulk_load(
                 )
                 if not in_rows or copied_line(failure) is not None or not path.is_file():
                     raise
-            return await where.transaction(work_with_care, retries=0)
+                refusal = failure
+            try:
+                return await where.transaction(work_with_care, retries=0)
+            except DBAPIError as failure:
+                if is_of_a_row(failure) or isinstance(failure, CommitOutcomeUnknown):
+                    raise
+                raise refusal from None  # the second look met with something else
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """Statements that failed in a transaction that goes on: the database may have given it up, and COMMIT not say so.
 
-PostgreSQL answers COMMIT of an aborted transaction by ROLLBACK, which no driver looks at: whoever caught the error in
-between would take the work for committed.
+PostgreSQL answers COMMIT of an aborted transaction by ROLLBACK, which no driver looks at.  SQLite ends the transaction
+where a trigger or a constraint says ROLLBACK, and its driver begins another.  Whoever caught the error in between would
+take the work for committed.
 """
 
+import sqlite3
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -20,6 +22,8 @@ class Spoilt(NamedTuple):
 
     name: str
     sqlstate: str | None
+    is_certain: bool = False
+    """Whether the transaction is known to be gone; else the database has to be asked."""
 
 
 _spoilt: WeakKeyDictionary[RootTransaction, Spoilt] = WeakKeyDictionary()
@@ -33,6 +37,18 @@ def note_failure(failed: ExceptionContext) -> None:
     state = getattr(error, "sqlstate", None)
     if state != ABORTED:
         _spoilt[transaction] = Spoilt(type(failed.sqlalchemy_exception or error).__name__, state)
+
+
+def note_end(failed: ExceptionContext) -> None:
+    """The same for SQLite, where a statement that fails leaves its transaction as it was, or ends it."""
+    connection, error = failed.connection, failed.original_exception
+    if connection is None or connection.closed or connection.invalidated:
+        return
+    transaction: RootTransaction | None = connection.get_transaction()
+    is_locked = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY  # BEGIN too may be
+    driver_connection: Any = connection.connection.driver_connection
+    if transaction is not None and not is_locked and not driver_connection.in_transaction:
+        _spoilt[transaction] = Spoilt(type(failed.sqlalchemy_exception or error).__name__, None, True)
 
 
 def _failures(session: Any) -> list[tuple[Connection, Spoilt]]:
@@ -58,6 +74,8 @@ def why_aborted(session: Any) -> Spoilt | None:
     It is asked only where something failed: a savepoint may have taken that back.
     """
     for connection, spoilt in _failures(session):
+        if spoilt.is_certain:
+            return spoilt
         try:
             connection.exec_driver_sql("SELECT 1")
         except DBAPIError as refused:

@@ -60,7 +60,9 @@ def take_as_updated(
     As SQLAlchemy does after one of its own: what is changed and not flushed is expired.
     """
     for row in rows:
-        instance = session.identity_map.get(mapper.identity_key_from_primary_key([row[each] for each in key]))
+        instance = session.identity_map.get(
+            mapper.identity_key_from_primary_key(tuple(row[each] for each in key))
+        )
         if instance is None:
             continue
         state: Any = inspect(instance)
