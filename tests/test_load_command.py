@@ -170,6 +170,15 @@ async def test_what_goes_wrong_is_one_line(folder: Path, postgres_url: str, argu
     assert await count_of(postgres_url) == 0
 
 
+async def test_a_database_that_is_not_there_is_not_made(folder: Path, postgres_url: str):
+    write_parcels(folder, 1)
+    done = load(folder, postgres_url, "Parcel", "parcels.csv", "--url", "sqlite:///nowhere.db")
+    assert (done.returncode, "There is no SQLite file 'nowhere.db'" in done.stderr) == (1, True)
+    assert not (folder / "nowhere.db").exists()
+    done = load(folder, postgres_url, "Parcel", "parcels.csv", "--rejects", "")
+    assert done.stderr == "error: The reject file . is there already.  Remove it, or choose another name.\n"
+
+
 async def test_a_subclass_in_its_bases_table(folder: Path, postgres_url: str):
     (folder / "cats.csv").write_text("id\n1\n2\n")
     assert load(folder, postgres_url, "Cat", "cats.csv").returncode == 0
