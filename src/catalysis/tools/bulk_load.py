@@ -31,6 +31,7 @@ from catalysis.tools.owners import owned_rows_of
 from catalysis.tools.rejections import Rejection, copied_line, is_of_a_row, rejection_of
 from catalysis.tools.rejects import RejectFile
 from catalysis.tools.rows import Row, RowCompleter, RowReader, check_arguments
+from catalysis.transactions import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +82,43 @@ async def bulk_load(
             loading = _Loading(session, reader, file, key, reject_file)
             return await loading.run(chunk_size, on_progress)
 
-        async def work_with_care(session: AsyncSession) -> Loaded:
-            with open_rows(path) as again:
-                careful = _Loading(session, reader, again, key, None, careful_from=loading and loading.first)
-                return await careful.run(chunk_size, None)
-
         loading: _Loading | None = None
         if isinstance(where, AsyncSession):
             return await work(where)
         with _saying_that_nothing_was_loaded(path):
             try:
                 return await where.transaction(work, retries=0)
-            except DBAPIError as failure:
-                in_rows = (
-                    loading is not None and loading.first and reject_file is None and is_of_a_row(failure)
-                )
-                if not in_rows or copied_line(failure) is not None or not path.is_file():
+            except DBAPIError as refusal:
+                first = None if loading is None or reject_file is not None else loading.first
+                if first is None or not _may_be_found(refusal, path):
                     raise
-                refusal = failure
-            try:
-                return await where.transaction(work_with_care, retries=0)
-            except DBAPIError as failure:
-                if is_of_a_row(failure) or isinstance(failure, CommitOutcomeUnknown):
-                    raise
-                raise refusal from None  # the second look met with something else
+                return await _look_again(where, _finding(reader, path, key, chunk_size, first), refusal)
+
+
+def _may_be_found(refusal: DBAPIError, path: Path) -> bool:
+    """Whether a row is to blame, the database does not say which, and the file can be read once more."""
+    return is_of_a_row(refusal) and copied_line(refusal) is None and path.is_file()
+
+
+def _finding(reader: RowReader, path: Path, key: Key | None, chunk_size: int, first: int) -> Work[Loaded]:
+    """What loads the file again, and from row `first` on looks for the row that is refused."""
+
+    async def work(session: AsyncSession) -> Loaded:
+        with open_rows(path) as again:
+            loading = _Loading(session, reader, again, key, None, careful_from=first)
+            return await loading.run(chunk_size, None)
+
+    return work
+
+
+async def _look_again(database: Database, find: Work[Loaded], refusal: DBAPIError) -> Loaded:
+    """Load the rows after all, if the reason has gone; else the refusal of the row, or of its chunk, is raised."""
+    try:
+        return await database.transaction(find, retries=0)
+    except DBAPIError as failure:
+        if is_of_a_row(failure) or isinstance(failure, CommitOutcomeUnknown):
+            raise
+        raise refusal from None  # the second look met with something else
 
 
 @contextmanager
