@@ -146,7 +146,7 @@ async def test_rejects_and_upsert(folder: Path, postgres_url: str):
         ),
         (
             ["Parcel", "twice.csv"],
-            "bulk_load Parcel: in rows 1 to 2: duplicate key value violates unique constraint",
+            "bulk_load Parcel: in row 2, column 'code': duplicate key value violates unique constraint",
         ),
         (["Parcel", "nowhere.csv"], "nowhere.csv cannot be read: No such file"),
         (
@@ -168,6 +168,15 @@ async def test_what_goes_wrong_is_one_line(folder: Path, postgres_url: str, argu
     assert says in line.replace("bulk_load Parcel: no primary", "upsert Parcel: no primary")
     assert "canary" not in line
     assert await count_of(postgres_url) == 0
+
+
+async def test_a_database_that_is_not_there_is_not_made(folder: Path, postgres_url: str):
+    write_parcels(folder, 1)
+    done = load(folder, postgres_url, "Parcel", "parcels.csv", "--url", "sqlite:///nowhere.db")
+    assert (done.returncode, "There is no SQLite file 'nowhere.db'" in done.stderr) == (1, True)
+    assert not (folder / "nowhere.db").exists()
+    done = load(folder, postgres_url, "Parcel", "parcels.csv", "--rejects", "")
+    assert done.stderr == "error: The reject file . is there already.  Remove it, or choose another name.\n"
 
 
 async def test_a_subclass_in_its_bases_table(folder: Path, postgres_url: str):

@@ -145,6 +145,9 @@ class PoolExhausted(CatalysisError, PoolTimeout):
 class TransactionMisused(CatalysisError, InvalidRequestError):
     """A transaction cannot be joined, or committed, as it was asked; nothing of it is kept."""
 
+    sqlstate: str | None = None
+    """Of the statement whose error was caught, where that is why."""
+
 
 class TenantError(CatalysisError, InvalidRequestError):
     """A session of one tenant was about to read or write rows of another, or what nobody can limit to its own."""

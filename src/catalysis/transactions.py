@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, get_args
 from weakref import ref
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util.concurrency import greenlet_spawn
 
+from catalysis.engine.alchemy.spoiling import ABORTED, Spoilt, last_failure, why_aborted
 from catalysis.engine.drivers import was_stale
 from catalysis.engine.drivers.isolation import Isolation, begin_at
 from catalysis.errors import CannotConnect, CommitOutcomeUnknown, NoAnswer, TransactionMisused, no_choice
@@ -58,8 +60,8 @@ class Terms:
     tenant: Any = None
 
     def __post_init__(self) -> None:
-        if self.retries < 0:
-            raise ValueError(f"retries={self.retries}: say 0 for none.")
+        if not isinstance(cast("Any", self.retries), int) or self.retries < 0:
+            raise ValueError(f"retries={self.retries!r}: give a whole number, 0 for none.")
         for name, choices in (("isolation", get_args(Isolation)), ("nested", get_args(Nesting))):
             given = getattr(self, name)
             if given not in choices and not (name == "isolation" and given is None):
@@ -127,12 +129,22 @@ def is_replayable(failure: BaseException) -> bool:
     So it is after a serialization failure or deadlock, where SQLite's lock was not free in time, and where the
     connection was lost before COMMIT was sent, or to a server that takes no writes any more, or a prepared statement
     did not fit its changed table.  Not where the database did not answer in time: each time would take as long.
+
+    A group, as of a TaskGroup, is so if one of its errors is, and the others are but of what came after.
     """
+    if isinstance(failure, BaseExceptionGroup):
+        parts = cast("BaseExceptionGroup[BaseException]", failure).exceptions
+        replayable = [is_replayable(each) for each in parts]
+        return any(replayable) and all(
+            known or _sqlstate(each) == ABORTED for known, each in zip(replayable, parts, strict=True)
+        )
+    if isinstance(failure, TransactionMisused):
+        return failure.sqlstate in REPLAYABLE
     if isinstance(failure, CommitOutcomeUnknown | NoAnswer) or not isinstance(failure, DBAPIError):
         return False
     if isinstance(failure, CannotConnect):
         return not isinstance(failure.orig, TimeoutError)
-    if getattr(failure.orig, "sqlstate", None) in REPLAYABLE or failure.connection_invalidated:
+    if _sqlstate(failure) in REPLAYABLE or failure.connection_invalidated:
         return True
     if was_stale(failure):
         return True
@@ -140,8 +152,29 @@ def is_replayable(failure: BaseException) -> bool:
     return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
+def _sqlstate(failure: BaseException) -> str | None:
+    return getattr(getattr(failure, "orig", None), "sqlstate", None)
+
+
+def _given_up(why: Spoilt) -> TransactionMisused:
+    """A statement failed, its error was caught, and the database has given the transaction up."""
+    state = f", {why.sqlstate}" if why.sqlstate else ""
+    misused = TransactionMisused(
+        f"A statement of this transaction failed ({why.name}{state}) and its error was caught, but the database has "
+        "given the whole transaction up: nothing was committed.  Let the error pass, or put what may fail inside "
+        "`async with session.begin_nested():`."
+    )
+    misused.sqlstate = why.sqlstate
+    return misused
+
+
 async def run_transaction(database: OpensSessions, work: Work[T], terms: Terms) -> T:
     """Run `work` in a transaction of the database, or in the one that is running; see `Database.transaction`."""
+    if not callable(cast("Any", work)):
+        raise TypeError(
+            f"A transaction runs a function that takes a session, not a {type(work).__name__}: give it without "
+            "calling it, as in `db.transaction(work)`."
+        )
     outer = None if terms.nested == "new" else _running_here(database)
     if outer is None:
         return await _run_outermost(database, work, terms)
@@ -159,16 +192,16 @@ async def _run_outermost(database: OpensSessions, work: Work[T], terms: Terms) -
                 return await _run_once(
                     Running(database, asyncio.current_task(), session, terms.isolation), work
                 )
-        except DBAPIError as failure:
+        except Exception as failure:
             was_kept = (
                 session.sync_session.has_committed
             )  # by the work itself, which then met with another failure
             if attempt == terms.retries or was_kept or not is_replayable(failure):
                 raise
             attempt += 1
-            why = getattr(failure.orig, "sqlstate", None) or type(failure.orig).__name__
-            name = getattr(work, "__qualname__", type(work).__name__)
-            _log.info("%s is run again after %s (%d of %d)", name, why, attempt, terms.retries)
+            _log.info(
+                "%s is run again after %s (%d of %d)", _name(work), _why(failure), attempt, terms.retries
+            )
         # Full jitter: those that met do not meet again.
         bound = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 16))
         await asyncio.sleep(random.uniform(0, bound))  # noqa: S311 - jitter, not a secret
@@ -183,18 +216,54 @@ async def _run_once(running: Running, work: Work[T]) -> T:
             await begin_at(session, running.isolation)
         token = _running.set((*_running.get(), ref(running)))
         try:
-            result = await work(session)
+            result = await _awaited(work, session)
+        except DBAPIError as failure:
+            first = last_failure(session.sync_session) if _sqlstate(failure) == ABORTED else None
+            if first is not None and is_replayable(spoilt := _given_up(first)):
+                raise spoilt from failure
+            raise
         finally:
             _running.reset(token)
         running.check_whole()
         if session.in_transaction():
+            if last_failure(session.sync_session) is not None:
+                why = await greenlet_spawn(why_aborted, session.sync_session)
+                if why is not None:
+                    raise _given_up(why)
             await session.commit()
     return result
 
 
+def _awaited(work: Work[T], session: Session) -> Awaitable[T]:
+    """What `work` returns, to be awaited.
+
+    Raises:
+        TypeError: it cannot be.
+    """
+    given: Any = work(session)
+    if not inspect.isawaitable(given):
+        raise TypeError(
+            f"What {_name(work)} returned, {type(given).__name__}, cannot be awaited.  A transaction runs a coroutine "
+            "function: `async def` with a `return`, and no `yield`."
+        )
+    return given
+
+
+def _name(work: Any) -> str:
+    return getattr(work, "__qualname__", type(work).__name__)
+
+
+def _why(failure: BaseException) -> str:
+    if isinstance(failure, BaseExceptionGroup):
+        parts = cast("BaseExceptionGroup[BaseException]", failure).exceptions
+        return _why(next(each for each in parts if is_replayable(each)))
+    state = getattr(failure, "sqlstate", None) or _sqlstate(failure)
+    return state or type(getattr(failure, "orig", failure)).__name__
+
+
 async def _run_joined(outer: Running, work: Work[T]) -> T:
     try:
-        return await work(outer.session)
+        return await _awaited(work, outer.session)
     except BaseException as failure:
         outer.broken_by = outer.broken_by or failure
         raise
@@ -204,7 +273,7 @@ async def _run_in_savepoint(outer: Running, work: Work[T]) -> T:
     before = outer.broken_by
     try:
         async with outer.session.begin_nested():
-            result = await work(outer.session)
+            result = await _awaited(work, outer.session)
             if outer.broken_by is not before:
                 outer.check_whole()
             return result
@@ -225,7 +294,21 @@ class Transactional:
     def __call__(
         self, function: Callable[Concatenate[Session, P], Awaitable[T]]
     ) -> Callable[P, Coroutine[Any, Any, T]]:
-        """The function as its callers see it, also those who look at its signature, as FastAPI does."""
+        """The function as its callers see it, also those who look at its signature, as FastAPI does.
+
+        Raises:
+            TypeError: it is a generator, or takes no session.
+        """
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"{_name(function)} is a generator: who asks for its next value would do so after the transaction has "
+                "ended.  Decorate a coroutine function, `async def` with a `return` and no `yield`."
+            )
+        signature = inspect.signature(function)
+        if not signature.parameters:
+            raise TypeError(
+                f"{_name(function)} takes no argument, and a transaction gives it its session first."
+            )
 
         @wraps(function)
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -235,7 +318,6 @@ class Transactional:
 
             return await run_transaction(self._database(), work, self._terms)
 
-        signature = inspect.signature(function)
         seen: Any = call
         seen.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
         return call

@@ -143,7 +143,9 @@ def load(
             )
 
         loaded = with_database(
-            url, lambda database: or_one_line(work(database), BulkError, "Nothing was loaded.")
+            url,
+            lambda database: or_one_line(work(database), BulkError, "Nothing was loaded."),
+            makes_it=False,  # a file that is not there has no tables
         )
     output.print(f"[green]Loaded[/] {loaded.rows:,} rows into {escape(table)}.")
     if rejects is not None:

@@ -55,7 +55,7 @@ def _refuse_missing_file(database: "Database") -> None:
         return
     if not Path(name).exists():
         raise SettingsError(
-            f"There is no SQLite file {name!r} to look at.  Name the database by --url or DATABASE_URL, or create it "
+            f"There is no SQLite file {name!r}.  Name the database by --url or DATABASE_URL, or create it "
             "first, as by `catalysis migrate upgrade`."
         )
 

@@ -15,18 +15,28 @@ from inspect import isawaitable
 from itertools import groupby
 from typing import Any, Literal, TypeAlias, overload
 
-from sqlalchemy import insert
+from sqlalchemy import insert, true
 from sqlalchemy import update as update_statement
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from catalysis.engine.alchemy.unflushed import take_as_updated
 from catalysis.errors import BulkError, TenantError
 from catalysis.tools.changed import ChangedInstances
 from catalysis.tools.conflict import ConflictKey, Key, find_key
 from catalysis.tools.copying import Copier
 from catalysis.tools.owners import claim_rows, owned_rows_of
-from catalysis.tools.rejections import copied_line
-from catalysis.tools.rows import Row, RowCompleter, RowReader, Rows, in_chunks
+from catalysis.tools.rejections import column_of, copied_line
+from catalysis.tools.rows import (
+    Names,
+    Row,
+    RowCompleter,
+    RowReader,
+    Rows,
+    check_arguments,
+    check_rows,
+    in_chunks,
+)
 
 Progress: TypeAlias = Callable[[int], object]
 """Told the number of rows so far after each chunk; a coroutine function is awaited."""
@@ -38,6 +48,11 @@ CHUNK_SIZE = 1000
 
 # Rows are complete: a None is sent as NULL, where SQLAlchemy would start another statement at each that comes or goes.
 _COMPLETE = {"render_nulls": True}
+
+_COUNTED: dict[str, Any] = {}
+# Given a condition SQLAlchemy counts no rows, which it does for some drivers, and for one row, and not for others; nor
+# does it bring the session's instances in step then.
+_UNCOUNTED: dict[str, Any] = {"synchronize_session": None}
 
 
 @overload
@@ -80,6 +95,7 @@ async def bulk_insert(
         BulkError: a row has an unknown key or lacks a value it needs; the message gives its number, from 1.
         DBAPIError: the database refused; SQLAlchemy's own error, with the numbers of the rows added.
     """
+    check_arguments("bulk_insert", session, chunk_size, on_progress)
     reader = RowReader("bulk_insert", model)
     write = insert_writer(session, reader, RowCompleter(reader), returning=returning)
     done, ids = await _write_chunks(reader, rows, write, chunk_size, on_progress)
@@ -109,7 +125,14 @@ def insert_writer(
                 await session.execute(statement, values, execution_options=_COMPLETE)
             return ids
         result = await session.execute(with_ids, values, execution_options=_COMPLETE)
-        return [_scalar(tuple(row)) for row in result]
+        ids = [_scalar(tuple(row)) for row in result]
+        if len(ids) != len(values):
+            raise BulkError(
+                f"{reader.at(chunk[0].number)} to {chunk[-1].number}: of {len(values)} rows {len(ids)} were kept, "
+                "so that nobody can tell whose the ids are; a trigger may have left rows out.  Insert without "
+                "returning=True."
+            )
+        return ids
 
     return write
 
@@ -121,7 +144,7 @@ async def upsert(
     rows: Rows,
     *,
     key: Key | None = ...,
-    update: Iterable[str] | None = ...,
+    update: Names | None = ...,
     chunk_size: int = ...,
     returning: Literal[False] = ...,
     on_progress: Progress | None = ...,
@@ -133,7 +156,7 @@ async def upsert(
     rows: Rows,
     *,
     key: Key | None = ...,
-    update: Iterable[str] | None = ...,
+    update: Names | None = ...,
     chunk_size: int = ...,
     returning: Literal[True],
     on_progress: Progress | None = ...,
@@ -144,7 +167,7 @@ async def upsert(
     rows: Rows,
     *,
     key: Key | None = None,
-    update: Iterable[str] | None = None,
+    update: Names | None = None,
     chunk_size: int = CHUNK_SIZE,
     returning: bool = False,
     on_progress: Progress | None = None,
@@ -164,6 +187,7 @@ async def upsert(
         BulkError: nothing makes the key unique, a row lacks it, or as in `bulk_insert`.
         DBAPIError: as in `bulk_insert`.
     """
+    check_arguments("upsert", session, chunk_size, on_progress)
     reader = RowReader("upsert", model)
     unique = find_key(reader, key, session.get_bind(model).dialect)
     overwritten = None if update is None else reader.known("update", update)
@@ -229,9 +253,13 @@ async def bulk_update(
         StaleDataError: (SQLAlchemy's) the row of an instance is gone.
         DBAPIError: as in `bulk_insert`.
     """
+    check_arguments("bulk_update", session, chunk_size, on_progress)
     reader = RowReader("bulk_update", model)
     changed = ChangedInstances(session, reader)
     wanted = frozenset(reader.key)
+    statement, options = update_statement(model), _COUNTED
+    if reader.mapper.version_id_col is None:
+        statement, options = statement.where(true()), _UNCOUNTED
 
     async def write(chunk: list[Row]) -> Sequence[Any]:
         for row in chunk:
@@ -239,7 +267,9 @@ async def bulk_update(
         values = [{name: row.values[name] for name in row.given | wanted} for row in chunk if row.given]
         async with changed.saved(chunk[0].number, chunk[-1].number):
             if values:
-                await session.execute(update_statement(model), values)
+                await session.execute(statement, values, execution_options=options)
+                if options is _UNCOUNTED:
+                    take_as_updated(session.sync_session, reader.mapper, reader.key, values)
         return ()
 
     done, _ = await _write_chunks(reader, rows, write, chunk_size, on_progress, read=changed.read)
@@ -257,10 +287,7 @@ async def _write_chunks(
 ) -> tuple[int, list[Any]]:
     """Read, write and tell, chunk by chunk; returns the number of rows and what `write` returned for them."""
     read = read or reader.read
-    if chunk_size < 1:
-        raise BulkError(
-            f"{reader.operation} {reader.model.__name__}: chunk_size is {chunk_size}; give 1 or more."
-        )
+    check_rows(reader, rows)
     done = 0
     ids: list[Any] = []
     async with aclosing(in_chunks(rows, chunk_size)) as chunks:
@@ -276,15 +303,25 @@ async def _write_chunks(
 
 
 @contextmanager
-def naming_rows(reader: RowReader, first: int, last: int) -> Generator[None]:
-    """Tell which rows a rejection of the database is about: one, where it says which."""
+def naming_rows(
+    reader: RowReader, first: int, last: int, header: Mapping[str, str] | None = None
+) -> Generator[None]:
+    """Tell which rows a rejection of the database is about, one where it says which, and the column if it does.
+
+    `header`: what the columns are called where they come from.
+    """
     try:
         yield
     except StatementError as failure:
         failure.hide_parameters = True  # a thousand rows of the caller's data do not belong in a log
-        line = copied_line(failure) if isinstance(failure, DBAPIError) else None
-        where = f"rows {first} to {last}" if line is None else f"row {first + line - 1}"
-        failure.add_detail(f"{reader.operation} {reader.model.__name__}: in {where}")
+        line, column = None, ""
+        if isinstance(failure, DBAPIError):
+            line = copied_line(failure)
+            column = column_of(failure, reader.mapper.local_table, header or {})
+        where = f"row {first}" if first == last else f"rows {first} to {last}"
+        where = where if line is None else f"row {first + line - 1}"
+        named = f", column {column!r}" if column else ""
+        failure.add_detail(f"{reader.operation} {reader.model.__name__}: in {where}{named}")
         raise
 
 

@@ -6,11 +6,13 @@ is the row to blame.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from inspect import isawaitable
 from itertools import islice
+from math import inf
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +30,8 @@ from catalysis.tools.file_values import Unfit, value_reader
 from catalysis.tools.owners import owned_rows_of
 from catalysis.tools.rejections import Rejection, copied_line, is_of_a_row, rejection_of
 from catalysis.tools.rejects import RejectFile
-from catalysis.tools.rows import Row, RowCompleter, RowReader
+from catalysis.tools.rows import Row, RowCompleter, RowReader, check_arguments
+from catalysis.transactions import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +69,75 @@ async def bulk_load(
         CommitOutcomeUnknown: the connection was lost in the COMMIT: all is loaded, or nothing.
         ModuleNotFoundError: the file needs pyarrow: `pip install 'catalysis[arrow]'`.
     """
-    if chunk_size < 1:
-        raise BulkError(f"bulk_load {model.__name__}: chunk_size is {chunk_size}; give 1 or more.")
-    reader = RowReader("bulk_load", model)
+    check_arguments("bulk_load", where, chunk_size, on_progress, kinds=(AsyncSession, Database))
+    reader, path = RowReader("bulk_load", model), _path("file", path)
     with ExitStack() as stack:
-        file = stack.enter_context(open_rows(Path(path)))
-        reject_file = rejects and stack.enter_context(RejectFile(Path(rejects), file.names))
+        file = stack.enter_context(open_rows(path))
+        reject_file = None
+        if rejects is not None:
+            reject_file = stack.enter_context(RejectFile(_path("reject file", rejects), file.names))
 
         async def work(session: AsyncSession) -> Loaded:
-            loading = _Loading(session, reader, file, key, reject_file or None)
+            nonlocal loading
+            loading = _Loading(session, reader, file, key, reject_file)
             return await loading.run(chunk_size, on_progress)
 
+        loading: _Loading | None = None
         if isinstance(where, AsyncSession):
             return await work(where)
-        try:
-            return await where.transaction(work, retries=0)
-        except CommitOutcomeUnknown:
+        with _saying_that_nothing_was_loaded(path):
+            try:
+                return await where.transaction(work, retries=0)
+            except DBAPIError as refusal:
+                first = None if loading is None or reject_file is not None else loading.first
+                if first is None or not _may_be_found(refusal, path):
+                    raise
+                return await _look_again(where, _finding(reader, path, key, chunk_size, first), refusal)
+
+
+def _may_be_found(refusal: DBAPIError, path: Path) -> bool:
+    """Whether a row is to blame, the database does not say which, and the file can be read once more."""
+    return is_of_a_row(refusal) and copied_line(refusal) is None and path.is_file()
+
+
+def _finding(reader: RowReader, path: Path, key: Key | None, chunk_size: int, first: int) -> Work[Loaded]:
+    """What loads the file again, and from row `first` on looks for the row that is refused."""
+
+    async def work(session: AsyncSession) -> Loaded:
+        with open_rows(path) as again:
+            loading = _Loading(session, reader, again, key, None, careful_from=first)
+            return await loading.run(chunk_size, None)
+
+    return work
+
+
+async def _look_again(database: Database, find: Work[Loaded], refusal: DBAPIError) -> Loaded:
+    """Load the rows after all, if the reason has gone; else the refusal of the row, or of its chunk, is raised."""
+    try:
+        return await database.transaction(find, retries=0)
+    except DBAPIError as failure:
+        if is_of_a_row(failure) or isinstance(failure, CommitOutcomeUnknown):
             raise
-        except StatementError as failure:
-            failure.add_detail(f"nothing of {Path(path).name} was loaded")
-            raise
-        except BulkError as failure:
-            raise BulkError(f"{failure}  Nothing was loaded.") from failure.__cause__
+        raise refusal from None  # the second look met with something else
+
+
+@contextmanager
+def _saying_that_nothing_was_loaded(path: Path) -> Generator[None]:
+    try:
+        yield
+    except CommitOutcomeUnknown:
+        raise
+    except StatementError as failure:
+        failure.add_detail(f"nothing of {path.name} was loaded")
+        raise
+    except BulkError as failure:
+        raise BulkError(f"{failure}  Nothing was loaded.") from failure.__cause__
+
+
+def _path(what: str, given: Any) -> Path:
+    if not isinstance(given, str | PathLike) or not str(cast("Any", given)):
+        raise BulkError(f"bulk_load: the {what} is named by {given!r}; give its path.")
+    return Path(cast("Any", given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +162,12 @@ class _Loading:
         file: FileRows,
         key: Key | None,
         rejects: RejectFile | None,
+        *,
+        careful_from: int | None = None,
     ) -> None:
+        """`careful_from`: the number of the row from which on the first that is refused is looked for."""
+        self.first: int | None = None  # of the rows that are being written
+        self._careful_from = inf if careful_from is None else careful_from
         self._session, self._reader, self._file, self._rejects = session, reader, file, rejects
         completer = RowCompleter(reader)
         required = completer.required
@@ -120,7 +175,7 @@ class _Loading:
         self._write: Write
         if key is None:
             # By COPY the database says which row it refuses.
-            self._write = insert_writer(session, reader, completer, fewest=None if rejects is None else 2)
+            self._write = insert_writer(session, reader, completer, fewest=2)
         else:
             unique = find_key(reader, key, session.get_bind(reader.model).dialect)
             self._write = upsert_writer(session, reader, completer, unique)
@@ -128,22 +183,26 @@ class _Loading:
         if (owned := owned_rows_of(session, reader)) is not None:
             required -= {owned.attribute}
         strict = capabilities_of(session, insert(self._table)).types_are_strict
-        self._fields = list(_fields(reader, file.names, required, strict=strict))
+        self._fields = list(_fields(reader, file, required, strict=strict))
         self._header = {reader.columns[field.attribute][0].name: field.name for field in self._fields}
         self._given = frozenset(field.attribute for field in self._fields)
 
     async def run(self, chunk_size: int, on_progress: Progress | None) -> Loaded:
         """Load to the end of the file."""
+        if self._rejects is not None:
+            await self._session.flush()  # what it may break is no row's fault
         numbered = enumerate(self._file.rows, 1)
         seen = 0
         while chunk := list(islice(numbered, chunk_size)):
             seen = chunk[-1][0]
             rows = [row for number, given in chunk if (row := self._row(number, given)) is not None]
-            if rows and self._rejects is None:
-                with naming_rows(self._reader, rows[0].number, rows[-1].number):
-                    await self._write(rows)
-            elif rows:
+            self.first = chunk[0][0]
+            if self._rejects is not None or self.first >= self._careful_from:
                 await self._write_or_reject(rows, dict(chunk))
+            elif rows:
+                with naming_rows(self._reader, rows[0].number, rows[-1].number, self._header):
+                    await self._write(rows)
+            self.first = None
             if self._rejects is not None:
                 self._rejects.end_chunk()
             if on_progress is not None and isawaitable(told := on_progress(seen)):
@@ -186,8 +245,12 @@ class _Loading:
         return None
 
     async def _write_or_reject(self, rows: list[Row], given: dict[int, FileRow]) -> None:
-        """Write all rows that can be written, in their order, and put the others into the reject file."""
-        parts = deque([(rows, "")])
+        """Write all rows that can be written, in their order, and put the others into the reject file.
+
+        Raises:
+            StatementError: without a reject file, for the first that cannot be.
+        """
+        parts = deque([(rows, "")] if rows else [])
         while parts:
             part, column = parts.popleft()
             try:
@@ -197,9 +260,12 @@ class _Loading:
                 failure_of_row = not isinstance(failure, DBAPIError) or is_of_a_row(failure)
                 if not failure_of_row:
                     raise
+                if self._rejects is None and len(part) == 1:
+                    with naming_rows(self._reader, part[0].number, part[0].number, self._header):
+                        raise
                 rejection = self._rejection(failure)
                 line = copied_line(failure) if isinstance(failure, DBAPIError) else None
-                if len(part) == 1 or line == 1:
+                if self._rejects is not None and (len(part) == 1 or line == 1):
                     number = part[0].number
                     self._reject(
                         number, Rejection(rejection.column or column, rejection.reason), given[number]
@@ -209,9 +275,7 @@ class _Loading:
 
     def _rejection(self, failure: StatementError | BulkError) -> Rejection:
         if isinstance(failure, DBAPIError):
-            rejection = rejection_of(failure, self._table)
-            columns = [self._header.get(each, each) for each in rejection.column.split(", ")]
-            return Rejection(", ".join(columns), rejection.reason)
+            return rejection_of(failure, self._table, self._header)
         return Rejection("", str(getattr(failure, "orig", None) or failure))
 
     def _reject(self, number: int, rejection: Rejection, given: FileRow) -> None:
@@ -239,9 +303,7 @@ def _cut(part: list[Row], line: int | None, column: str) -> list[tuple[list[Row]
     return [(rows, hint) for rows, hint in cut if rows]
 
 
-def _fields(
-    reader: RowReader, names: Sequence[str], required: frozenset[str], *, strict: bool
-) -> Iterator[_Field]:
+def _fields(reader: RowReader, file: FileRows, required: frozenset[str], *, strict: bool) -> Iterator[_Field]:
     """The file's columns, by the names in its header.
 
     Raises:
@@ -251,7 +313,7 @@ def _fields(
     attribute_of: dict[str, str] = {columns[0].name: key for key, columns in reader.columns.items()}
     attribute_of |= {key: key for key in reader.columns}
     seen: set[str] = set()
-    for name in names:
+    for name in file.names:
         if (attribute := attribute_of.get(name)) is None:
             raise BulkError(
                 f"{about}: the header names {name!r}, which is no column.  Use some of {', '.join(reader.columns)}."
@@ -261,8 +323,8 @@ def _fields(
         seen.add(attribute)
     if missing := sorted(required - seen):
         raise BulkError(f"{about}: the header lacks {', '.join(missing)}, which every row needs.")
-    for name in names:
+    for name in file.names:
         attribute = attribute_of[name]
         column = reader.columns[attribute][0]
-        read = value_reader(column, strict=strict)
+        read = value_reader(column, strict=strict, has_nulls=file.has_nulls)
         yield _Field(name, attribute, read, attribute in required, column.type.should_evaluate_none)

@@ -54,6 +54,8 @@ class ConflictKey:
     where: ColumnElement[bool] | None
     """The rows among which it is unique; None for all."""
     nulls_are_equal: bool
+    is_deferrable: bool
+    """Whether it may be checked at the end only, so that PostgreSQL's ON CONFLICT refuses it."""
     dialect: Dialect
 
     def insert(self, reader: RowReader, update: Iterable[str]) -> Any:
@@ -106,8 +108,7 @@ def find_key(reader: RowReader, key: Key | None, dialect: Dialect) -> ConflictKe
         wanted: object = f"constraint or index {key!r}"
         found = [each for each in candidates if each.name == key]
     else:
-        parts = reader.key if key is None else [key] if isinstance(key, str | QueryableAttribute) else key
-        wanted = attributes = {part if isinstance(part, str) else part.key for part in parts}
+        wanted = attributes = set(reader.known("key", reader.key if key is None else key))
         found = [each for each in candidates if set(each.attributes) == attributes]
     if not found:
         raise BulkError(
@@ -115,7 +116,12 @@ def find_key(reader: RowReader, key: Key | None, dialect: Dialect) -> ConflictKe
             f"exactly {wanted}, so the database cannot tell which row is meant.  Add one, or use one of "
             f"{', '.join(sorted(str(list(each.attributes)) for each in candidates))}."
         )
-    return min(found, key=lambda each: each.where is not None)
+    if all(each.is_deferrable for each in found):
+        raise BulkError(
+            f"upsert {name}: the constraint over {wanted} is deferrable, and ON CONFLICT takes none that is.  Declare "
+            "it without `deferrable`, or use another key."
+        )
+    return min(found, key=lambda each: (each.is_deferrable, each.where is not None))
 
 
 def _unique_keys(reader: RowReader, table: Table[Any], dialect: Dialect) -> Iterator[ConflictKey]:
@@ -132,6 +138,7 @@ def _unique_keys(reader: RowReader, table: Table[Any], dialect: Dialect) -> Iter
                 columns=columns,
                 where=options.get("where"),
                 nulls_are_equal=bool(options.get("nulls_not_distinct")),
+                is_deferrable=dialect.name == "postgresql" and bool(getattr(unique, "deferrable", None)),
                 dialect=dialect,
             )
 

@@ -16,6 +16,9 @@ SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".feather")
 BATCH = 4096
 """Rows that are decoded at a time from Parquet and Arrow."""
 
+LONGEST = 1 << 24
+"""Characters of a value of CSV at most: a quote that is not closed is found, and does not fill the memory."""
+
 FileRow: TypeAlias = Sequence[Any] | str
 """A row's values in the order of the header; or why it has none."""
 
@@ -25,6 +28,8 @@ class FileRows(NamedTuple):
 
     names: tuple[str, ...]
     rows: Iterator[FileRow]
+    has_nulls: bool
+    """Whether a value that is not there is another than empty text."""
 
 
 @contextmanager
@@ -74,13 +79,15 @@ def estimate_rows(path: Path) -> int | None:
 
 @contextmanager
 def _open_csv(path: Path, delimiter: str) -> Generator[FileRows]:
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # of the whole process, and so never lowered
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter, strict=True)
-        header = _next(path, reader, 0)
+        while (header := _next(path, reader, 0)) == []:
+            pass
         if header is None:
             raise BulkError(f"{path} is empty: its first line has to name the columns.")
         names = tuple(name.strip() for name in header)
-        yield FileRows(names, _csv_rows(path, reader, len(names)))
+        yield FileRows(names, _csv_rows(path, reader, len(names)), has_nulls=False)
 
 
 def _csv_rows(path: Path, reader: Any, width: int) -> Iterator[FileRow]:
@@ -103,9 +110,21 @@ def _next(path: Path, reader: Any, number: int) -> list[str] | None:
         return next(reader, None)
     except csv.Error as malformed:
         reason = str(malformed)
-    except UnicodeDecodeError:
-        reason = "it is not UTF-8"
+    except UnicodeDecodeError:  # of the block that was read, whose rows are not told apart yet
+        raise BulkError(f"{path} is not UTF-8{_where_not_utf8(path)}.  Convert it first.") from None
     raise BulkError(f"{path} cannot be read on from row {number}: {reason}.")
+
+
+def _where_not_utf8(path: Path) -> str:
+    """The line, as editors count them; empty for what cannot be read twice."""
+    if path.is_file():
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as bad:
+                    return f" in line {number}, where byte {bad.start + 1} is 0x{line[bad.start]:02x}"
+    return ""
 
 
 # --- Parquet and Arrow ----------------------------------------------------------------------------
@@ -124,7 +143,7 @@ def _open_arrow(path: Path, kind: str) -> Generator[FileRows]:
             with arrow.memory_map(str(path)) as source, _opened(ipc, source, arrow) as file:
                 yield _arrow_rows(arrow, path, file.schema, _batches(file))
     except arrow.ArrowInvalid as malformed:
-        raise BulkError(f"{path} cannot be read: {str(malformed).splitlines()[0]}.") from None
+        raise BulkError(f"{path} cannot be read: {str(malformed).splitlines()[0].rstrip('.')}.") from None
 
 
 def _opened(ipc: Any, source: Any, arrow: Any) -> Any:
@@ -145,7 +164,7 @@ def _batches(file: Any) -> Iterator[Any]:
 
 
 def _arrow_rows(arrow: Any, path: Path, schema: Any, batches: Iterator[Any]) -> FileRows:
-    return FileRows(tuple(schema.names), _decoded(arrow, path, batches))
+    return FileRows(tuple(schema.names), _decoded(arrow, path, batches), has_nulls=True)
 
 
 def _decoded(arrow: Any, path: Path, batches: Iterator[Any]) -> Iterator[FileRow]:
@@ -165,9 +184,11 @@ def _column(arrow: Any, path: Path, field: Any, column: Any, before: int) -> lis
     """The values; times in microseconds, which is what Python has, unless that would lose something."""
     kind = field.type
     try:
-        if arrow.types.is_timestamp(kind) and kind.unit == "ns":
-            column = column.cast(arrow.timestamp("us", kind.tz))
+        if getattr(kind, "unit", None) == "ns":
+            is_stamp, is_time = arrow.types.is_timestamp(kind), arrow.types.is_time64(kind)
+            wanted = arrow.timestamp("us", kind.tz) if is_stamp else arrow.time64("us") if is_time else None
+            column = column.cast(wanted or arrow.duration("us"))
         return column.to_pylist()
     except (arrow.ArrowInvalid, ValueError) as unfit:
         reason = str(unfit).splitlines()[0]
-    raise BulkError(f"{path}, column {field.name!r}, after row {before}: {reason}.")
+    raise BulkError(f"{path}, column {field.name!r}, after row {before}: {reason.rstrip('.')}.")

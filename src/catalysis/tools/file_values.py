@@ -6,14 +6,15 @@ Text is read by the column's type.  Values that a file has types for are taken i
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
+from math import isinf, isnan
 from typing import Any, cast
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Column, types
-from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.dialects.postgresql import DOMAIN, INTERVAL
 from sqlalchemy.types import TypeDecorator
 
 from catalysis.errors import BulkError
@@ -38,20 +39,24 @@ class Unfit(ValueError):
     """A value that the column's type has no room for; the text says why, and shows no more than that value."""
 
 
-def value_reader(column: Column[Any], *, strict: bool) -> Read:
+def value_reader(column: Column[Any], *, strict: bool, has_nulls: bool = False) -> Read:
     """What turns a file's value into the column's: text, or a value of Python's own; empty text and None give None.
 
-    Empty text is NULL, unless the column is of text and NOT NULL.  `strict`: integers and text
-    have the width of their types.
+    Empty text is NULL, unless the column is of text and NOT NULL, or the file `has_nulls` of its own.  `strict`:
+    numbers and text have the width of their types.
 
     Raises:
         BulkError: nothing is known of the column's type.
     """
     kind = plain_type(column.type)
-    keeps_empty = isinstance(kind, types.String) and not isinstance(kind, types.Enum) and not column.nullable
-    read = _reader_of(kind, strict)
+    is_text = isinstance(kind, types.String) and not isinstance(kind, types.Enum)
+    keeps_empty = is_text and (has_nulls or not column.nullable)
+    read = _json_itself if isinstance(column.type, types.JSON) else _reader_of(kind, strict)
     if read is None:
-        raise BulkError(f"Column {column.name!r} has the type {column.type!r}, which no file can be read as.")
+        raise BulkError(
+            f"Column {column.name!r} has the type {column.type!r}, which no file can be read as.  Leave it out of the "
+            "file, or give the rows to bulk_insert()."
+        )
 
     def value(given: Any) -> Any:
         if given is None or (given == "" and not keeps_empty):
@@ -63,8 +68,8 @@ def value_reader(column: Column[Any], *, strict: bool) -> Read:
 
 def plain_type(kind: Any) -> Any:
     """The type below decorators: what a decorator's own conversion is given is what that type takes."""
-    while isinstance(kind, TypeDecorator) and not isinstance(kind, types.Interval):
-        kind = cast("Any", kind).impl_instance
+    while isinstance(kind, TypeDecorator | DOMAIN) and not isinstance(kind, types.Interval):
+        kind = cast("Any", kind).data_type if isinstance(kind, DOMAIN) else cast("Any", kind).impl_instance
     return kind
 
 
@@ -72,18 +77,20 @@ def _reader_of(kind: Any, strict: bool) -> Read | None:
     if isinstance(kind, types.Integer):
         return _integer(next(bits for width, bits in _BITS if isinstance(kind, width)) if strict else 64)
     if isinstance(kind, types.Numeric | types.Float):
-        return _decimal if kind.asdecimal else _float
+        return _decimal(kind, strict) if kind.asdecimal else _float(strict)
     if isinstance(kind, types.DateTime):
         return _datetime(aware=bool(kind.timezone))
+    if isinstance(kind, types.Time):
+        return _time(aware=bool(kind.timezone))
     if isinstance(kind, types.Enum):
         return _enum(kind)
     if isinstance(kind, types.ARRAY):
         item = _reader_of(plain_type(cast("Any", kind).item_type), strict)
-        return None if item is None else _array(item)
+        return None if item is None else _array(item, cast("Any", kind))
     if isinstance(kind, types.Uuid):
         return _uuid if kind.as_uuid else lambda given: str(_uuid(given))
     if isinstance(kind, types.String):
-        return _text(kind.length if strict else None)
+        return _text(kind.length, strict)
     for known, read in _READERS:
         if isinstance(kind, known):
             return read
@@ -116,28 +123,73 @@ def _integer(bits: int) -> Read:
     return read
 
 
-def _float(given: Any) -> float:
-    try:
-        if (
-            isinstance(given, str | int | float | Decimal)
-            and not isinstance(given, bool)
-            and "_" not in str(given)
-        ):
-            return float(given)
-    except (ValueError, OverflowError):
-        pass
-    raise _unfit(given, "a number")
+def _float(strict: bool) -> Read:
+    def read(given: Any) -> float:
+        text = str(given)
+        try:
+            if (
+                isinstance(given, str | int | float | Decimal)
+                and not isinstance(given, bool)
+                and "_" not in text
+            ):
+                number = float(given)
+                if isinf(number) and "inf" not in text.lower():
+                    raise Unfit("it is larger than any number of the column's type")
+                return _kept(number, isnan(number), strict)
+        except OverflowError:
+            raise Unfit("it is larger than any number of the column's type") from None
+        except ValueError as unfit:
+            if isinstance(unfit, Unfit):
+                raise
+        raise _unfit(given, "a number")
+
+    return read
 
 
-def _decimal(given: Any) -> Decimal:
-    try:
-        if isinstance(given, str) and "_" not in given:
-            return Decimal(given.strip())
-        if isinstance(given, int | float | Decimal) and not isinstance(given, bool):
-            return Decimal(str(given))
-    except InvalidOperation:
-        pass
-    raise _unfit(given, "a number")
+def _decimal(kind: Any, strict: bool) -> Read:
+    """Decimals as precise as the column's type where the database is, which otherwise would not say which column."""
+    bound: Decimal | None = None
+    if strict and kind.precision is not None and not isinstance(kind, types.Float):
+        places = kind.scale or 0
+        bound = Decimal(10) ** (kind.precision - places) - Decimal(5).scaleb(
+            -places - 1
+        )  # is rounded up to too much
+    least, most = _PLACES if strict else _PLACES_OF_FLOATS
+
+    def read(given: Any) -> Decimal:
+        try:
+            if isinstance(given, str) and "_" not in given:
+                number = Decimal(given.strip())
+            elif isinstance(given, int | float | Decimal) and not isinstance(given, bool):
+                number = Decimal(str(given))
+            else:
+                raise _unfit(given, "a number")
+        except InvalidOperation:
+            raise _unfit(given, "a number") from None
+        if number.is_nan():
+            return _kept(number, True, strict)
+        if bound is not None and number.copy_abs() >= bound:
+            raise Unfit(
+                f"it does not fit into {kind.precision} digits, {kind.scale or 0} of them after the point"
+            )
+        if number and not least <= number.adjusted() <= most:
+            raise Unfit("it is larger or smaller than any number of the column's type")
+        return number
+
+    return read
+
+
+_PLACES, _PLACES_OF_FLOATS = (-16383, 131071), (-323, 308)
+"""Of the first digit: of PostgreSQL's numbers, and of those of a database that keeps floats.
+
+Source: PostgreSQL documentation, "Numeric Types".  asyncpg sends some that are larger as 0.
+"""
+
+
+def _kept(number: Any, is_nan: bool, strict: bool) -> Any:
+    if is_nan and not strict:
+        raise Unfit("the database would keep NULL for it")
+    return number
 
 
 def _boolean(given: Any) -> bool:
@@ -163,7 +215,12 @@ def _datetime(*, aware: bool) -> Read:
             raise Unfit("it has no time zone: end it with Z or an offset such as +02:00")
         if not aware and moment.tzinfo is not None:
             raise Unfit("it has a time zone, and the column has none")
-        return moment
+        try:
+            return (
+                moment.astimezone(UTC) if aware else moment
+            )  # SQLite keeps no zone: that moment, not that hour
+        except OverflowError:
+            raise Unfit("it is out of range in UTC") from None
 
     return read
 
@@ -179,16 +236,24 @@ def _date(given: Any) -> date:
     raise _unfit(given, "a date as in 2024-05-31")
 
 
-def _time(given: Any) -> time:
-    if isinstance(given, time):
-        return given
-    try:
-        return time.fromisoformat(given.strip())
-    except (ValueError, AttributeError):
-        raise _unfit(given, "a time as in 12:00:00") from None
+def _time(*, aware: bool) -> Read:
+    def read(given: Any) -> time:
+        try:
+            found = given if isinstance(given, time) else time.fromisoformat(given.strip())
+        except (ValueError, AttributeError):
+            raise _unfit(given, "a time as in 12:00:00") from None
+        if aware and found.tzinfo is None:
+            raise Unfit("it has no time zone: end it with Z or an offset such as +02:00")
+        if not aware and found.tzinfo is not None:
+            raise Unfit("it has a time zone, and the column has none")
+        return found
+
+    return read
 
 
 def _interval(given: Any) -> timedelta:
+    if isinstance(given, str) and _OF_NO_LENGTH.match(given):
+        raise Unfit("months and years have no length of their own: give days")
     try:
         return _TIMEDELTA.validate_python(given)
     except ValidationError:
@@ -196,6 +261,7 @@ def _interval(given: Any) -> timedelta:
 
 
 _TIMEDELTA = TypeAdapter(timedelta)
+_OF_NO_LENGTH = re.compile(r"\s*[+-]?P[^T]*[YM]", re.IGNORECASE)
 
 
 def _uuid(given: Any) -> UUID:
@@ -223,20 +289,45 @@ def _json(given: Any) -> Any:
         raise _unfit(given, "JSON") from None
 
 
-def _array(item: Read) -> Read:
+def _json_itself(given: Any) -> Any:
+    """JSON's null is a value of its own, and not the column's NULL."""
+    value = _json(given)
+    return types.JSON.NULL if value is None else value
+
+
+def _array(item: Read, kind: Any) -> Read:
+    depth: int | None = kind.dimensions
+    may_nest = depth is None and not isinstance(plain_type(kind.item_type), types.JSON)
+
+    def items(values: list[Any], level: int) -> list[Any]:
+        nested = (
+            level < depth
+            if depth is not None
+            else may_nest and any(isinstance(each, list) for each in values)
+        )
+        if nested and not all(isinstance(each, list) for each in values):
+            raise Unfit(f"it is no list of {'lists' if depth is None else f'{depth} dimensions'}")
+        if nested:
+            return [items(each, level + 1) for each in values]
+        return [None if each is None else item(each) for each in values]
+
     def read(given: Any) -> list[Any]:
         values = _json(given)
         if not isinstance(values, list):
             raise _unfit(given, "a list in JSON")
-        return [None if each is None else item(each) for each in cast("list[Any]", values)]
+        return items(cast("list[Any]", values), 1)
 
     return read
 
 
-def _text(most: int | None) -> Read:
+def _text(most: int | None, strict: bool) -> Read:
     def read(given: Any) -> str:
         if not isinstance(given, str):
             raise _unfit(given, "text")
+        if not strict:
+            return given
+        if "\0" in given:
+            raise Unfit("it has a NUL character, which the database does not take")
         if most is not None and len(given) > most and given[most:].strip(" "):
             raise Unfit(f"it is too long: {len(given)} characters, where {most} fit")
         return given
@@ -265,7 +356,6 @@ def _enum(kind: types.Enum) -> Read:
 _READERS: tuple[tuple[type[Any], Read], ...] = (
     (types.Boolean, _boolean),
     (types.Date, _date),
-    (types.Time, _time),
     (types.Interval, _interval),
     (INTERVAL, _interval),
     (types.LargeBinary, _bytes),

@@ -1,16 +1,17 @@
 """Why a database refused a row: which row of a COPY, which column, and a reason without the row's other values."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
 
 from catalysis.errors import CommitOutcomeUnknown
 
-_LINE = re.compile(r"^COPY .*?, line (\d+)(?:, column (\w+))?", re.MULTILINE)
-_SQLITE_COLUMNS = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: ((?:\w+\.\w+)(?:, \w+\.\w+)*)$")
+_LINE = re.compile(r"^COPY .*?, line (\d+)(?:, column (.+?)(?:: .*)?)?$", re.MULTILINE)
+_SQLITE_COLUMNS = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (.+\..+)$")
 _SQLITE_NAMED = re.compile(r"(?:UNIQUE constraint failed: index|CHECK constraint failed:) '?(\w+)'?$")
 
 _OF_THE_ROW = ("22", "23")
@@ -48,19 +49,38 @@ def is_of_a_row(failure: DBAPIError) -> bool:
     return isinstance(_driver_error(failure), ValueError | OverflowError)  # the driver could not send it
 
 
-def rejection_of(failure: DBAPIError, table: Table[Any]) -> Rejection:
+def rejection_of(failure: DBAPIError, table: Any, header: Mapping[str, str]) -> Rejection:
     """Column and reason, as the database gives them; its DETAIL, which shows the row, is left out."""
+    return Rejection(column_of(failure, table, header), _message_of(_driver_error(failure)))
+
+
+def column_of(failure: DBAPIError, table: Any, header: Mapping[str, str]) -> str:
+    """The column(s) that the database, or its constraint, says are to blame; empty where it does not say.
+
+    `header`: what they are called where the rows come from.
+    """
     error = _driver_error(failure)
-    message = str(getattr(error, "message", None) or str(error).splitlines()[0])
     place = _place(failure)
-    column = getattr(error, "column_name", None) or (place[2] if place else None)
-    if column is None and (constraint := getattr(error, "constraint_name", None)) is not None:
-        column = _columns_of(constraint, table)
-    if column is None and (listed := _SQLITE_COLUMNS.search(message)):
-        column = ", ".join(each.rpartition(".")[2] for each in listed[1].split(", "))
-    if column is None and (named := _SQLITE_NAMED.search(message)):
-        column = _columns_of(named[1], table)
-    return Rejection(column or "", message)
+    column: str | None = getattr(error, "column_name", None) or (place[2] if place else None)
+    names = [column] if column else []
+    if not names and isinstance(table, Table):
+        names = _columns_of(error, cast("Table[Any]", table))
+    return ", ".join(header.get(name, name) for name in names)
+
+
+def _message_of(error: Any) -> str:
+    return str(getattr(error, "message", None) or str(error).splitlines()[0])
+
+
+def _columns_of(error: Any, table: Table[Any]) -> list[str]:
+    if (constraint := getattr(error, "constraint_name", None)) is not None:
+        return _columns_in(constraint, table)
+    message = _message_of(error)
+    if listed := _SQLITE_COLUMNS.search(message):
+        parts = listed[1].split(", ")
+        return [column.name for column in table.columns if f"{table.name}.{column.name}" in parts]
+    named = _SQLITE_NAMED.search(message)
+    return _columns_in(named[1], table) if named else []
 
 
 def why(failure: Exception) -> str:
@@ -82,7 +102,7 @@ def _driver_error(failure: DBAPIError) -> Any:
     return getattr(failure.orig, "driver_exception", None) or failure.orig
 
 
-def _columns_of(constraint: str, table: Table[Any]) -> str | None:
+def _columns_in(constraint: str, table: Table[Any]) -> list[str]:
     """The columns of a constraint that the models name, or that PostgreSQL has named as it names those without."""
     constraints: list[Any] = [*table.constraints, *table.indexes]
     for each in constraints:
@@ -90,5 +110,5 @@ def _columns_of(constraint: str, table: Table[Any]) -> str | None:
         given = "_".join([table.name, *names])
         own = {f"{table.name}_pkey"} if each is table.primary_key else {f"{given}_key", f"{given}_fkey"}
         if each.name == constraint or (each.name is None and constraint in own):
-            return ", ".join(names)
-    return None
+            return names
+    return []

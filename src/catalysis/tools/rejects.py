@@ -28,10 +28,10 @@ class RejectFile:
         """
         self.count = 0
         self._chunk: list[tuple[Any, ...]] = []
-        self._path, self._partial = path, path.with_name(f"{path.name}.partial")
         self._is_in_place = False
         if path.exists():
             raise BulkError(f"The reject file {path} is there already.  Remove it, or choose another name.")
+        self._path, self._partial = path, path.with_name(f"{path.name}.partial")
         try:
             self._file = self._partial.open("w", encoding="utf-8", newline="")
         except OSError as failure:

@@ -6,13 +6,15 @@ Rows are read here, checked and completed; nothing is sent and nothing awaited b
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Container,
+    Coroutine,
+    Generator,
     Iterable,
     Mapping,
     Set,
 )
+from contextlib import aclosing
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -20,7 +22,8 @@ from typing import Any, TypeAlias, cast
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from sqlalchemy import Column, inspect
-from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper, QueryableAttribute
 from sqlalchemy.sql.schema import (
     CallableColumnDefault,
     ColumnElementColumnDefault,
@@ -31,6 +34,10 @@ from catalysis.errors import BulkError
 
 Rows: TypeAlias = Iterable[Any] | AsyncIterable[Any]
 """Mappings by attribute name, pydantic models, or instances of the model that no session holds."""
+
+
+Names: TypeAlias = str | QueryableAttribute[Any] | Iterable[str | QueryableAttribute[Any]]
+"""Attributes of a model, by name or themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +52,81 @@ class Row:
 
 
 async def in_chunks(rows: Rows, size: int) -> AsyncGenerator[list[Any]]:
-    """The rows in lists of `size`, the last one shorter; only one list is held at a time."""
+    """The rows in lists of `size`, the last one shorter; only one list is held at a time.
+
+    A generator of rows is closed when this is, so that what it holds is free at once, whoever keeps the error.
+    """
     chunk: list[Any] = []
-    async for row in _each(rows):
-        chunk.append(row)
-        if len(chunk) == size:
+    async with aclosing(_each(rows)) as each:
+        async for row in each:
+            chunk.append(row)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+        if chunk:
             yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
-async def _each(rows: Rows) -> AsyncIterator[Any]:
+async def _each(rows: Rows) -> AsyncGenerator[Any]:
     if isinstance(rows, AsyncIterable):
-        async for row in rows:
-            yield row
+        try:
+            async for row in rows:
+                yield row
+        finally:
+            if isinstance(rows, AsyncGenerator):
+                await cast("AsyncGenerator[Any]", rows).aclose()
     else:
-        for row in rows:
-            yield row
+        try:
+            for row in rows:
+                yield row
+        finally:
+            if isinstance(rows, Generator):
+                cast("Generator[Any]", rows).close()
+
+
+def check_arguments(
+    operation: str,
+    where: object,
+    chunk_size: object,
+    on_progress: object,
+    *,
+    kinds: tuple[type[Any], ...] = (AsyncSession,),
+) -> None:
+    """What all bulk operations are given besides the model and the rows; `kinds`: what may come first.
+
+    Raises:
+        BulkError: one of them cannot be used.
+    """
+    if not isinstance(where, kinds):
+        wanted = " or ".join(f"a {kind.__name__}" for kind in kinds).replace("a Async", "an Async")
+        raise BulkError(f"{operation} needs {wanted} first, not a {type(where).__name__}.")
+    if not isinstance(chunk_size, int) or chunk_size < 1:
+        raise BulkError(f"{operation}: chunk_size is {chunk_size!r}; give a whole number, 1 or more.")
+    if on_progress is not None and not callable(on_progress):
+        raise BulkError(
+            f"{operation}: on_progress is a {type(on_progress).__name__}; give a function of one number."
+        )
+
+
+def check_rows(reader: "RowReader", rows: Any) -> None:
+    """Whether they are rows at all.
+
+    Raises:
+        BulkError: they are one row, or nothing that can be iterated over.
+    """
+    about, kind = f"{reader.operation} {reader.model.__name__}", type(rows).__name__
+    if isinstance(rows, Mapping | str | bytes):
+        raise BulkError(f"{about}: the rows are a {kind}.  Put a single row into a list.")
+    if not isinstance(rows, Iterable | AsyncIterable):
+        mend = (
+            "Call it, and give what it returns"
+            if callable(rows)
+            else "Give a list, a generator or an async one"
+        )
+        if isinstance(rows, Coroutine):
+            mend = "Await it, and give what it returns"
+            rows.close()
+        raise BulkError(f"{about}: the rows are a {kind}, which cannot be iterated over.  {mend}.")
 
 
 class RowReader:
@@ -117,13 +181,19 @@ class RowReader:
         """The error for a row without a value that it needs."""
         return BulkError(f"{self.at(number)} has no value for {attribute!r}, which {why}.")
 
-    def known(self, argument: str, names: Iterable[str]) -> frozenset[str]:
-        """The names, checked.
+    def known(self, argument: str, given: Names) -> frozenset[str]:
+        """The names, checked: one, or several, or the attributes themselves.
 
         Raises:
             BulkError: one is no column attribute.
         """
-        for name in (names := frozenset(names)) - self.columns.keys():
+        parts: Any = (
+            [given]
+            if not isinstance(given, Iterable) or isinstance(given, str | QueryableAttribute)
+            else given
+        )
+        names = frozenset(each.key if isinstance(each, QueryableAttribute) else each for each in parts)
+        for name in names - self.columns.keys():
             raise BulkError(
                 f"{self.operation} {self.model.__name__}: {argument} names {name!r}, which is no column attribute.  "
                 f"Use one of {', '.join(self.columns)}."

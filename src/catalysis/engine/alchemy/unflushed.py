@@ -1,8 +1,10 @@
 """What of an instance is changed and not flushed, taken out as if it had been, and put back."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy.orm import InstanceState
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState, Mapper
 
 
 class Taken(NamedTuple):
@@ -48,3 +50,26 @@ def put_back(session: Any, taken: Taken) -> None:
         state.modified = True
         session.identity_map._modified.add(state)
         state._strong_obj = taken.instance
+
+
+def take_as_updated(
+    session: Any, mapper: Mapper[Any], key: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> None:
+    """Give the session's instances what an UPDATE by primary key, the attributes `key`, has set.
+
+    As SQLAlchemy does after one of its own: what is changed and not flushed is expired.
+    """
+    for row in rows:
+        instance = session.identity_map.get(
+            mapper.identity_key_from_primary_key(tuple(row[each] for each in key))
+        )
+        if instance is None:
+            continue
+        state: Any = inspect(instance)
+        changed = row.keys() - set(key)
+        unmodified = state.unmodified & changed
+        state.dict.update({each: row[each] for each in unmodified & state.dict.keys()})
+        state.manager.dispatch.refresh(state, None, unmodified)
+        state._commit(state.dict, list(unmodified))
+        if expired := (changed & state.dict.keys()) - unmodified:
+            session.expire(instance, expired)

@@ -22,6 +22,7 @@ from catalysis.engine.alchemy.adapters import (
 )
 from catalysis.engine.alchemy.leaving import closes_in_time, resets_session, run
 from catalysis.engine.alchemy.owning import LocalSetting
+from catalysis.engine.alchemy.spoiling import note_failure
 from catalysis.engine.drivers.base import Answer, Position
 from catalysis.engine.drivers.connecting import connect
 from catalysis.engine.drivers.settings import SET_LOCALLY
@@ -80,6 +81,7 @@ def prepare(engine: Engine, settings: DatabaseSettings) -> None:
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "handle_error", _no_answer, retval=True)
     event.listen(engine, "handle_error", _has_moved)
+    event.listen(engine, "handle_error", note_failure)
     closes_in_time(engine)
     if settings.pooler is None:  # behind a pooler the session is not ours to reset
         resets_session(engine, leaves_state, ";".join(filter(None, (RESET, after_connect))))

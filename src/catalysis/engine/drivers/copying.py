@@ -98,7 +98,7 @@ async def copy_rows(connection: Any, target: CopyTarget, rows: Sequence[Sequence
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             raise
         except Exception as unfit:  # an encoder's
-            error: Any = asyncpg.DataError(f"a value of row {line} cannot be sent: {unfit}")
+            error: Any = asyncpg.DataError(f"a value cannot be sent: {unfit}")
             error.context = f"COPY {target.table}, line {line}"
             raise error from unfit
     return int(status.rpartition(" ")[2])

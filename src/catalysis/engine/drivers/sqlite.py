@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
 from catalysis.engine.alchemy.adapters import driver_connection, turn_on
 from catalysis.engine.alchemy.owning import LocalSetting
+from catalysis.engine.alchemy.spoiling import note_end
 from catalysis.engine.drivers.base import Answer
 from catalysis.settings import DatabaseSettings
 
@@ -50,6 +51,7 @@ def prepare(engine: Engine, isolation_level: str | None) -> None:
     hook = _before_statement_in_autocommit if isolation_level == "AUTOCOMMIT" else _before_statement
     event.listen(engine, "before_cursor_execute", hook, retval=True)
     event.listen(engine, "handle_error", _interrupt_cancelled)
+    event.listen(engine, "handle_error", note_end)
     event.listen(engine, "invalidate", _roll_back_first)
 
 
