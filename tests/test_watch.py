@@ -2,16 +2,18 @@
 
 import asyncio
 import contextvars
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import selectinload
 from sqlmodel import select
 
-from catalysis import Database, QueryEvent, subscribe, watch_queries
+from catalysis import Database, QueryEvent, Session, load, managed, subscribe, watch_queries
 from catalysis.events import CallSite, is_heard
 from catalysis.tools.watch import QueryLog
-from tests.models import Label, Person
+from tests.models import Job, Label, Person
 
 
 async def test_every_statement_with_its_line(database: Database):
@@ -170,3 +172,45 @@ async def test_a_lookup_in_a_loop_is_told_its_replacement(database: Database):
     assert looked_up.entity == "Label"
     assert "load(objects, count(" in counted.replacement
     assert "4 times from" in str(counted)
+
+
+async def test_the_line_of_what_waits_in_a_greenlet_or_task_of_its_own(database: Database):
+    def line(of: Any, number: int) -> str:
+        return f"{__file__}:{of.__code__.co_firstlineno + number}"
+
+    async def touching(session: Session) -> None:
+        job = (await session.exec(select(Job))).first()
+        assert [
+            job.person.name,
+            list(map(lambda each: each.title, job.person.jobs)),
+        ]
+        session.add(Label(name="new"))
+        assert job.person.teams == []
+
+    def working(session: Any) -> None:
+        session.add(Label(name="new"))
+        session.flush()
+        session.scalars(select(Person)).all()
+
+    async with database.session() as session:
+        session.add(Person(name="p", jobs=[Job(title="a"), Job(title="b")]))
+        await session.commit()
+        session.expunge_all()
+        with watch_queries() as queries:
+            await managed(touching(session))
+        assert [str(q.site) for q in queries] == [line(touching, n) for n in (1, 3, 4, 7, 7)]
+        await session.rollback()
+        with watch_queries() as queries:
+            await session.run_sync(working)
+        assert [str(q.site) for q in queries] == [line(working, n) for n in (2, 3)]
+        await session.rollback()
+        session.expunge_all()
+        both = [selectinload(Person.jobs), selectinload(Person.teams)]
+        with watch_queries() as queries:
+            people = (await session.exec(select(Person).options(*both))).all()
+            session.expire_all()
+            await load(people, Person.jobs, Person.teams)
+        first, second = queries[0].line, queries[-1].line
+        assert second == first + 2
+        assert [q.line for q in queries] == [first] * 3 + [second] * 2
+        await session.rollback()

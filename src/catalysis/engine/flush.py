@@ -5,8 +5,9 @@ of the statement says why.  The last flush of a transaction, if it is one statem
 one: it is a transaction by itself.
 """
 
+from collections.abc import Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.util.concurrency import await_only
@@ -36,7 +37,9 @@ from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.lease import OUR_LISTENERS, Lease, is_out_of_the_ordinary
 from catalysis.engine.leftovers import leaves_state
 from catalysis.engine.telling import tell
-from catalysis.events import fallback_reason, is_heard
+from catalysis.events import call_line, fallback_reason, is_heard, sent_from
+
+T = TypeVar("T")
 
 
 def flush_natively(session: HookedSession, flush: Any) -> bool:
@@ -85,7 +88,7 @@ class _Sender:
         """Send and wait; None if only SQLAlchemy can use the connection."""
         if self._alone and len(write.rows) == 1 and write.is_final and not leaves_state(write.sql):
             self._alone = False
-            if (answer := await_only(self._send_by_itself(write))) is not None:
+            if (answer := _waited(self._send_by_itself(write))) is not None:
                 return _written(answer)
         held = self._flush.own_connection(self._mapper)
         proxy = proxy_of(held)
@@ -95,7 +98,7 @@ class _Sender:
             or not self._driver.can_write(adapted(proxy), self._engine)
         ):
             return None
-        return _written(await_only(self._send(write, Lease.of(self._engine, proxy, held))))
+        return _written(_waited(self._send(write, Lease.of(self._engine, proxy, held))))
 
     async def _send_by_itself(self, write: Write) -> Answer | None:
         lent = Lease.of(self._engine, await check_out(self._engine, self._flush.session))
@@ -143,6 +146,10 @@ class _Sender:
             count = answer.rowcount if answer.rowcount >= 0 else len(write.rows)
             ended(count, None)
         return answer
+
+
+def _waited(work: Coroutine[Any, Any, T]) -> T:
+    return await_only(sent_from(call_line(), work) if is_heard() else work)
 
 
 def _written(answer: Answer) -> Written:

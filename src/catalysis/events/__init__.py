@@ -27,7 +27,7 @@ from catalysis.events.hooks import (
 from catalysis.events.observing import heard_in_context, observe, subscribe
 from catalysis.events.origins import note_origin, origin_of, rows_of
 from catalysis.events.scopes import current_scope, scoped
-from catalysis.events.sites import CallSite, CodeLine, call_line, call_site, waits_at
+from catalysis.events.sites import CallSite, CodeLine, call_line, call_site, sent_from, waits_at
 from catalysis.events.telling import Listener, Observer, emit, is_heard
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "origin_of",
     "rows_of",
     "scoped",
+    "sent_from",
     "subscribe",
     "tell_of_commit",
     "transaction_of",

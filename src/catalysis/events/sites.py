@@ -3,15 +3,18 @@
 import inspect
 import os
 import sysconfig
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import greenlet
 import sqlalchemy
 import sqlmodel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ def call_line() -> CodeLine | None:
     while current is not None:
         while frame is not None:
             code = frame.f_code
+            if code is _SENT_FROM:
+                return frame.f_locals["line"]
             if in_task and not code.co_flags & (_COROUTINE | inspect.CO_GENERATOR):
                 return None
             if _is_users(code.co_filename):
@@ -94,6 +99,14 @@ def call_line() -> CodeLine | None:
         current = current.parent
         frame = current.gr_frame if current is not None else None
     return None
+
+
+async def sent_from(line: CodeLine | None, awaitable: Awaitable[T]) -> T:
+    """Await it, and what it sends is sent from this line: the walk would not find it from another greenlet or task."""
+    return await awaitable
+
+
+_SENT_FROM = sent_from.__code__
 
 
 def waits_at(awaited: Any) -> CallSite | None:

@@ -176,7 +176,7 @@ def _load_by_key(session: HookedSession, prop: Any, states: Sequence[State]) -> 
 
 async def _compute(objects: list[object], computed: Computed[Any]) -> list[Any]:
     by_session = await _states(objects)
-    if not all(cast("Any", inspect(each)).mapper.isa(computed.owner) for each in objects):
+    if not all(inspect(each).mapper.isa(computed.owner) for each in objects):
         raise InvalidRequestError(
             f"load(): {computed} is computed for {computed.owner.class_.__name__} objects alone."
         )
