@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Result
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.util.concurrency import await_only
 
 from catalysis.engine.alchemy.compiling import subject_of
@@ -96,6 +97,9 @@ class _Parts:
     async def _fetch(self, most: int) -> Any:
         try:
             return await self.cursor.fetch(most)
+        except ResourceClosedError:
+            self.is_open = False
+            raise
         except Exception as error:
             self.is_open = False
             await self.cursor.close()
