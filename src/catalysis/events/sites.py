@@ -6,13 +6,12 @@ import sysconfig
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple, TypeVar
 
 import greenlet
-import sqlalchemy
-import sqlmodel
 
 T = TypeVar("T")
 
@@ -34,11 +33,12 @@ _STARTER = _OURS + "starter" + os.sep
 _LIBRARIES = (
     _OURS,
     *(
-        os.path.dirname(path) + os.sep
-        for path in (sqlalchemy.__file__, sqlmodel.__file__, greenlet.__file__)
-        if path
+        os.path.dirname(found.origin) + os.sep
+        for name in ("sqlalchemy", "sqlmodel", "greenlet", "pydantic", "fastapi", "starlette")
+        if (found := find_spec(name)) is not None and found.origin is not None
     ),
 )
+"""Those that touch attributes, or send statements, for the user's code."""
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 _SITE_PACKAGES = sysconfig.get_path("purelib") + os.sep
 
