@@ -154,7 +154,7 @@ class UnitOfWork(TenantSession):
             return None
         if reading.wants_autoflush:
             self._flush_first()
-        return await_only(sent_from(call_line(), run(self, reading)))
+        return await_only(sent_from(call_line(), run, self, reading))
 
     def _flush_first(self) -> None:
         if must_flush_first(self):

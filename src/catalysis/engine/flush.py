@@ -5,9 +5,9 @@ of the statement says why.  The last flush of a transaction, if it is one statem
 one: it is a transaction by itself.
 """
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.util.concurrency import await_only
@@ -39,6 +39,7 @@ from catalysis.engine.leftovers import leaves_state
 from catalysis.engine.telling import tell
 from catalysis.events import call_line, fallback_reason, is_heard, sent_from
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -88,7 +89,7 @@ class _Sender:
         """Send and wait; None if only SQLAlchemy can use the connection."""
         if self._alone and len(write.rows) == 1 and write.is_final and not leaves_state(write.sql):
             self._alone = False
-            if (answer := _waited(self._send_by_itself(write))) is not None:
+            if (answer := _waited(self._send_by_itself, write)) is not None:
                 return _written(answer)
         held = self._flush.own_connection(self._mapper)
         proxy = proxy_of(held)
@@ -98,7 +99,7 @@ class _Sender:
             or not self._driver.can_write(adapted(proxy), self._engine)
         ):
             return None
-        return _written(_waited(self._send(write, Lease.of(self._engine, proxy, held))))
+        return _written(_waited(self._send, write, Lease.of(self._engine, proxy, held)))
 
     async def _send_by_itself(self, write: Write) -> Answer | None:
         lent = Lease.of(self._engine, await check_out(self._engine, self._flush.session))
@@ -148,8 +149,9 @@ class _Sender:
         return answer
 
 
-def _waited(work: Coroutine[Any, Any, T]) -> T:
-    return await_only(sent_from(call_line(), work) if is_heard() else work)
+def _waited(send: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    line = call_line() if is_heard() else None
+    return await_only(sent_from(line, send, *args, **kwargs))
 
 
 def _written(answer: Answer) -> Written:

@@ -75,8 +75,8 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
 
 def fetch(session: HookedSession, reading: Reading, sent: Sent) -> Awaitable[Answer | None]:
     """What the driver answers; None if only SQLAlchemy can use the session's transaction."""
-    waits = reading.plan.needs_transaction or not holds_nothing(session)
-    return _fetch_in_turn(session, reading, sent) if waits else _fetch(session, reading, sent)
+    outside = holds_nothing(session) and not reading.plan.needs_transaction
+    return (_fetch if outside else _fetch_in_turn)(session, reading, sent)
 
 
 async def _fetch_in_turn(session: HookedSession, reading: Reading, sent: Sent) -> Answer | None:

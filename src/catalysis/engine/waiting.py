@@ -20,7 +20,7 @@ async def load_together(session: HookedSession, calls: Sequence[Callable[[], Non
     """Load what does not depend on each other, outside a transaction at once; each call runs in a greenlet."""
     if len(calls) > 1 and holds_nothing(session) and not session.turn.is_ours:
         line = call_line()
-        tasks = [asyncio.ensure_future(sent_from(line, greenlet_spawn(call))) for call in calls]
+        tasks = [asyncio.ensure_future(sent_from(line, greenlet_spawn, call)) for call in calls]
         try:
             await asyncio.gather(*tasks)
         finally:  # the first failure is the one to raise, and the others are not left running

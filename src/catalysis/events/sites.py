@@ -3,16 +3,17 @@
 import inspect
 import os
 import sysconfig
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import greenlet
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -101,9 +102,13 @@ def call_line() -> CodeLine | None:
     return None
 
 
-async def sent_from(line: CodeLine | None, awaitable: Awaitable[T]) -> T:
-    """Await it, and what it sends is sent from this line: the walk would not find it from another greenlet or task."""
-    return await awaitable
+async def sent_from(
+    line: CodeLine | None, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Await the function; what it sends is sent from this line, which the walk would not find from another greenlet
+    or task.
+    """
+    return await function(*args, **kwargs)
 
 
 _SENT_FROM = sent_from.__code__
