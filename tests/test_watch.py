@@ -2,16 +2,20 @@
 
 import asyncio
 import contextvars
+import re
+from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import select
+from sqlalchemy.orm import selectinload
+from sqlmodel import Field, func, select, update
 
-from catalysis import Database, QueryEvent, subscribe, watch_queries
+from catalysis import Database, QueryEvent, Session, load, managed, subscribe, watch_queries
 from catalysis.events import CallSite, is_heard
 from catalysis.tools.watch import QueryLog
-from tests.models import Label, Person
+from tests.models import Job, Label, Model, Person
 
 
 async def test_every_statement_with_its_line(database: Database):
@@ -170,3 +174,94 @@ async def test_a_lookup_in_a_loop_is_told_its_replacement(database: Database):
     assert looked_up.entity == "Label"
     assert "load(objects, count(" in counted.replacement
     assert "4 times from" in str(counted)
+
+
+async def test_the_line_of_what_waits_in_a_greenlet_or_task_of_its_own(database: Database):
+    def line(of: Any, number: int) -> str:
+        return f"{__file__}:{of.__code__.co_firstlineno + number}"
+
+    async def touching(session: Session) -> None:
+        job = (await session.exec(select(Job))).first()
+        assert [
+            job.person.name,
+            [each.title for each in job.person.jobs],
+        ]
+        session.add(Label(name="new"))
+        assert job.person.teams == []
+
+    def working(session: Any) -> None:
+        session.add(Label(name="new"))
+        session.flush()
+        session.scalars(select(Person)).all()
+
+    async with database.session() as session:
+        session.add(Person(name="p", jobs=[Job(title="a"), Job(title="b")]))
+        await session.commit()
+        session.expunge_all()
+        with watch_queries() as queries:
+            await managed(touching(session))
+        assert [str(q.site) for q in queries] == [line(touching, n) for n in (1, 3, 4, 7, 7)]
+        await session.rollback()
+        with watch_queries() as queries:
+            await session.run_sync(working)
+        assert [str(q.site) for q in queries] == [line(working, n) for n in (2, 3)]
+        await session.rollback()
+        session.expunge_all()
+        both = [selectinload(Person.jobs), selectinload(Person.teams)]
+        with watch_queries() as queries:
+            people = (await session.exec(select(Person).options(*both))).all()
+            session.expire_all()
+            await load(people, Person.jobs, Person.teams)
+        first, second = queries[0].line, queries[-1].line
+        assert second == first + 2
+        assert [q.line for q in queries] == [first] * 3 + [second] * 2
+        await session.rollback()
+
+
+class Renamed(Model, table=True):
+    label: str = Field(sa_column_kwargs={"name": "label_text"})
+
+
+async def test_what_is_to_be_written_instead_works_when_pasted(database: Database):
+    def looked_up(number: int) -> dict[str, Any]:
+        id_, text_ = UUID(int=number), str(number)
+        jobs = select(Job).where(Job.person_id == id_)
+        return {
+            "select(Person).where(Person.id.in_(values))": select(Person).where(Person.id == id_),
+            "select(Job).where(Job.person_id.in_(values))": jobs,
+            "load(objects, top(": jobs.order_by(Job.title).limit(2),
+            "select(Renamed).where(Renamed.label.in_(values))": select(Renamed).where(Renamed.label == text_),
+            "select(Job.person_id, func.count()).where(Job.person_id.in_(values)).group_by(Job.person_id)": select(
+                func.count()
+            )
+            .select_from(Job)
+            .where(Job.person_id == id_),
+            "select(Renamed.id, func.max(Renamed.label)).where(Renamed.id.in_(values)).group_by(Renamed.id)": (
+                select(func.max(Renamed.label)).where(Renamed.id == id_)
+            ),
+            "for counts, sums": select(func.sum(func.length(Job.title))).where(Job.person_id == id_),
+            "one statement with IN (…)": select(Label.__table__).where(Label.__table__.c.name == text_),  # pyright: ignore
+        }
+
+    async with database.session() as session:
+        for wanted in looked_up(0):
+            with watch_queries() as queries:
+                for number in range(3):
+                    await session.execute(looked_up(number)[wanted])
+            (found,) = queries.repeated()
+            assert wanted in found.replacement
+            for pasted in re.findall(r"`(select\(.*?)`", found.replacement):
+                await session.execute(eval(pasted, globals() | {"values": []}))
+        with watch_queries() as queries:
+            for number in range(3):
+                session.add(Label(name=str(number)))
+                await session.flush()
+            for number in range(3):
+                await session.execute(update(Label).where(Label.name == str(number)).values(name="x"))
+                await session.rollback()
+        assert {"bulk_insert(session, Label, rows)" in each.replacement for each in queries.repeated()} == {
+            True,
+            False,
+        }
+        assert any("one UPDATE with in_(…)" in each.replacement for each in queries.repeated())
+        await session.rollback()

@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from uuid import UUID
 
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 from sqlalchemy import event, inspect
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import InstanceState, registry
+from sqlalchemy.orm import InstanceState, RelationshipProperty, registry
 from sqlalchemy.orm.interfaces import EXT_CONTINUE
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import DateTime
@@ -254,8 +254,18 @@ def not_loaded(state: InstanceState[Any], name: str, occasion: str) -> Attribute
             f"{owner}.{name} is expired or deferred, and {occasion}.  Load it first: "
             f"`await session.refresh({owner.lower()}, ['{name}'])`, or undefer({owner}.{name}).{source}"
         )
-    option = "selectinload" if relation.uselist else "joinedload"
     return RelationshipNotLoaded(
-        f"{owner}.{name} was not loaded, and {occasion}.  Add .options({option}({owner}.{name})) to the statement "
-        f"that loads {owner}, or `await load({owner.lower()}, {owner}.{name})` before.{source}"
+        f"{owner}.{name} was not loaded, and {occasion}.  Add {_option_for(state, relation)}, or "
+        f"`await load({owner.lower()}, {owner}.{name})` before.{source}"
     )
+
+
+def _option_for(state: InstanceState[Any], relation: Any) -> str:
+    """The loader option, from the statement's own entity on, and where it goes."""
+    option, owner = "selectinload" if relation.uselist else "joinedload", state.mapper.class_.__name__
+    root, *path = cast("Any", state).load_path.path or (state.mapper,)
+    if root.is_aliased_class:
+        return f"{option}() of {relation.key}, from your alias of {owner}, to the statement that loads it"
+    leading = [f"defaultload({each})." for each in path if isinstance(each, RelationshipProperty)]
+    chain = f"{''.join(leading)}{option}({owner}.{relation.key})"
+    return f".options({chain}) to the statement that loads {root.class_.__name__}"

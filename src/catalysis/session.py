@@ -304,14 +304,16 @@ class Session(AsyncSession):
         if holds_nothing(session) and not is_unflushed(session) and not _hears_outcome(session):
             session.commit()
         else:
-            await super().commit()
+            async with session.turn:
+                await super().commit()
 
     async def rollback(self) -> None:
         """As the parent; without a task switch where nothing was sent."""
         if holds_nothing(self.sync_session) and not _hears_outcome(self.sync_session):
             self.sync_session.rollback()
         else:
-            await super().rollback()
+            async with self.sync_session.turn:
+                await super().rollback()
 
     async def flush(self, objects: Sequence[Any] | None = None) -> None:
         """As the parent; what other tasks touch meanwhile waits for it."""

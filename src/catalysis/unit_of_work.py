@@ -38,7 +38,7 @@ from catalysis.engine.flush import flush_natively
 from catalysis.engine.refresh import Flushed
 from catalysis.engine.run import run
 from catalysis.errors import LoadedWhenTouched, no_choice
-from catalysis.events import NOT_A_READ, call_line, call_site, fallback_reason
+from catalysis.events import NOT_A_READ, call_line, call_site, fallback_reason, sent_from
 from catalysis.loading.batch import load_with_peers
 from catalysis.loading.peers import Peers
 from catalysis.models import NO_WAIT, not_loaded
@@ -155,7 +155,7 @@ class UnitOfWork(TenantSession):
             return None
         if reading.wants_autoflush:
             self._flush_first()
-        return await_only(run(self, reading))
+        return await_only(sent_from(call_line(), run, self, reading))
 
     def _flush_first(self) -> None:
         if must_flush_first(self):

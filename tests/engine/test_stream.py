@@ -1,15 +1,17 @@
 """Streams go native, through a cursor on the server, and keep neither rows nor cursors."""
 
+import asyncio
 import tracemalloc
+from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.exc import InvalidRequestError, ResourceClosedError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import joinedload, selectinload, subqueryload
 from sqlmodel import col, select
 
-from catalysis import Database, watch_queries
+from catalysis import Database, Session, watch_queries
 from tests.models import Job, Label, Person
 
 ROWS = 5_000
@@ -136,3 +138,36 @@ async def test_instances_take_no_more_memory_than_stock(filled: Database):
     stock = await _memory_of_instances(AsyncSession(filled.engine))
     ours = await _memory_of_instances(filled.session())
     assert ours < stock
+
+
+async def test_a_stream_read_on_after_its_transaction_leaves_others_alone(postgres: Database):
+    """Its connection is another session's by then, whose transaction an unknown portal aborted."""
+    await postgres.create_all(Label.metadata)
+    engine = create_async_engine(postgres.engine.url, pool_size=1, max_overflow=0)
+    async with Session(engine) as one, Session(engine) as other:
+        one.add_all([Label(name=f"label {n}") for n in range(20)])
+        await one.commit()
+        result = await one.stream_scalars(select(Label).execution_options(yield_per=5))
+        assert len(await result.fetchmany(5)) == 5
+        await one.commit()
+        other.add(Label(name="of the other"))
+        await other.flush()
+        with pytest.raises(ResourceClosedError, match="transaction of this stream has ended"):
+            await result.all()
+        assert len((await other.scalars(select(Label))).all()) == 21
+        await other.commit()
+    await engine.dispose()
+
+
+async def test_two_streams_of_one_session_take_turns_from_the_first_time(filled: Database):
+    """The second found the first taking the transaction's connection, and left its rows to SQLAlchemy, which does not
+    queue."""
+
+    async def length(statement: Any) -> int:
+        return len([each async for each in await session.stream_scalars(statement)])
+
+    labels = select(Label).execution_options(yield_per=100)
+    async with filled.session() as session:
+        with watch_queries() as queries:
+            assert await asyncio.gather(length(labels), length(select(Job))) == [ROWS, 3]
+        assert [(each.native, each.reason) for each in queries] == [(True, None)] * 2

@@ -1,9 +1,11 @@
 """6. One session in several tasks: reads at once outside a transaction, in order inside one; never a broken connection.
 
-Mutation seen to fail: `AsyncpgDriver.fetch` without `turn_on` ("another operation is in progress").
+Mutations seen to fail: `fetch` in `engine/run.py` without the session's turn; `Session.commit` without it ("another
+operation is in progress", "provisioning a new connection", or for ever).
 """
 
 import asyncio
+from typing import Any
 
 import pytest
 from sqlalchemy import func, text
@@ -50,6 +52,26 @@ async def test_outside_a_transaction_reads_run_at_once(postgres_url: str, filled
         await server.connection.execute("ROLLBACK")
         await reading
         assert filled.pool_figures().lent == 0
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_its_end_queues_with_the_reads(filled: Database, flushed: bool, end: str):
+    """Wherever it stands among them: each read is before it or after it, and the session is as good as before."""
+    count = select(func.count()).select_from(Label)
+    for place in range(4):
+        async with filled.session() as session:
+            session.add(Label(name=f"{end} {flushed} {place}"))
+            if flushed:
+                await session.flush()
+            work: list[Any] = [session.scalar(count) for _ in range(3)]
+            work.insert(place, getattr(session, end)())
+            found = await asyncio.gather(*work)
+            there = await session.scalar(count)
+            del found[place]
+            assert there == (5 + place + 1 if end == "commit" else 5)
+            assert set(found) <= {there - 1, there, there + 1}
+    assert filled.pool_figures().lent == 0
 
 
 async def test_inside_a_transaction_reads_queue_on_its_connection(filled: Database):

@@ -208,12 +208,14 @@ async def test_through_response_model(database: Database) -> None:
     assert users[3]["memberships"][0]["group"]["name"] == "group 3"
     assert [len(user["role"]["permissions"]) for user in users] == [n % 4 + 1 for n in range(USERS)]
     queries.assert_statements(5)
+    assert [each.file for each in queries] == [__file__] + [None] * 4, "no line of ours renders the response"
 
 
 async def test_dtos_read_what_is_not_loaded(database: Database) -> None:
     _, users, queries = await get(database, "/dtos")
     assert len(users) == USERS
     queries.assert_statements(3)
+    assert {each.file for each in queries} == {__file__}, "not pydantic's, which reads the attributes"
 
 
 async def test_threads_background_tasks(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import warnings
 import weakref
 from typing import Any
@@ -12,8 +13,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import (
     aliased,
     declarative_base,
+    defaultload,
     defer,
+    joinedload,
     relationship,
+    selectinload,
     with_loader_criteria,
 )
 from sqlalchemy.orm import lazyload as lazyload_option
@@ -381,6 +385,36 @@ async def test_the_error_names_the_statement(engine: Any) -> None:
         lone = await session.run_sync(lambda sync: sync.scalars(select(Item).where(Item.id == 13)).one())
         with pytest.raises(RelationshipNotLoaded, match=r"Item was loaded by the statement at .*test_batch"):
             _ = lone.twin
+
+
+@pytest.mark.parametrize("eager", [joinedload, selectinload])
+async def test_the_option_that_the_error_names_works_when_pasted(engine: Any, eager: Any) -> None:
+    statement = select(Shelf).options(eager(Shelf.items)).order_by(Shelf.id)
+    async with Session(engine) as session:
+        shelves = (await session.scalars(statement)).unique().all()
+        with pytest.raises(RelationshipNotLoaded) as raised:
+            _ = shelves[0].items[0].twins
+    said = re.search(r"Add \.options\((.*)\) to the statement that loads Shelf", str(raised.value))
+    assert said is not None
+    assert "POSTCOMPILE" not in str(raised.value)
+    mended = statement.options(eval(said[1], globals() | {"defaultload": defaultload}))
+    async with Session(engine) as session:
+        items = (await session.scalars(mended)).unique().all()[0].items
+        assert [len(item.twins) for item in items] == [0, 0, 0, 3]
+
+
+async def test_the_error_names_a_stream_and_an_alias(engine: Any) -> None:
+    other = aliased(Shelf)
+    async with Session(engine) as session:
+        streamed = [each async for each in await session.stream_scalars(select(Shelf))]
+        with pytest.raises(RelationshipNotLoaded, match=r"Shelf was loaded by the statement at .*test_batch"):
+            _ = streamed[0].items
+        session.expunge_all()
+        found = (await session.scalars(select(other))).all()
+        with pytest.raises(
+            RelationshipNotLoaded, match="Add selectinload\\(\\) of items, from your alias of Shelf"
+        ):
+            _ = found[0].items
 
 
 async def test_an_unknown_strictness_of_a_relationship(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:

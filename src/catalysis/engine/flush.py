@@ -5,8 +5,9 @@ of the statement says why.  The last flush of a transaction, if it is one statem
 one: it is a transaction by itself.
 """
 
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.util.concurrency import await_only
@@ -36,7 +37,10 @@ from catalysis.engine.drivers import Answer, driver_of
 from catalysis.engine.lease import OUR_LISTENERS, Lease, is_out_of_the_ordinary
 from catalysis.engine.leftovers import leaves_state
 from catalysis.engine.telling import tell
-from catalysis.events import fallback_reason, is_heard
+from catalysis.events import call_line, fallback_reason, is_heard, sent_from
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def flush_natively(session: HookedSession, flush: Any) -> bool:
@@ -112,10 +116,10 @@ class _Sender:
         """Send and wait; None if only SQLAlchemy can use the connection."""
         if self._alone and len(write.rows) == 1 and write.is_final and not leaves_state(write.sql):
             self._alone = False
-            if (answer := await_only(self._send_by_itself(write))) is not None:
+            if (answer := _waited(self._send_by_itself, write)) is not None:
                 return _written(answer)
         lent = self._held()
-        return None if lent is None else _written(await_only(self._send(write, lent)))
+        return None if lent is None else _written(_waited(self._send, write, lent))
 
     async def _can_send_by_itself(self) -> bool:
         lent = Lease.of(self._engine, await check_out(self._engine, self._flush.session))
@@ -177,6 +181,11 @@ class _Sender:
             count = answer.rowcount if answer.rowcount >= 0 else len(write.rows)
             ended(count, None)
         return answer
+
+
+def _waited(send: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    line = call_line() if is_heard() else None
+    return await_only(sent_from(line, send, *args, **kwargs))
 
 
 def _written(answer: Answer) -> Written:

@@ -115,7 +115,10 @@ async def lease(
     """
     transaction = begun(session)
     if transaction is None:
-        return None
+        async with session.turn:  # another task may be taking its connection
+            transaction = begun(session)
+        if transaction is None:
+            return None
     held = connection_in(transaction, bind)
     outside = held is None and not needs_transaction and is_implicit(transaction)
     if (

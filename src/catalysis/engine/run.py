@@ -6,6 +6,7 @@ comes back as None goes through SQLAlchemy, whole, before anything was sent: par
 transaction that cannot be used.
 """
 
+from collections.abc import Awaitable
 from typing import Any
 
 from sqlalchemy import Result
@@ -15,7 +16,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from catalysis.engine.alchemy import loading
 from catalysis.engine.alchemy.compiling import subject_of
 from catalysis.engine.alchemy.owning import LocalSetting
-from catalysis.engine.alchemy.sessions import HookedSession
+from catalysis.engine.alchemy.sessions import HookedSession, holds_nothing
 from catalysis.engine.binding import Sent, bind
 from catalysis.engine.drivers import Answer, Driver, driver_of, was_stale
 from catalysis.engine.instances import hydrate
@@ -72,8 +73,18 @@ async def run_one(session: HookedSession, reading: Reading) -> tuple[Any] | None
 # --- Fetching -------------------------------------------------------------------------------------
 
 
-async def fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer | None:
+def fetch(session: HookedSession, reading: Reading, sent: Sent) -> Awaitable[Answer | None]:
     """What the driver answers; None if only SQLAlchemy can use the session's transaction."""
+    outside = holds_nothing(session) and not reading.plan.needs_transaction
+    return (_fetch if outside else _fetch_in_turn)(session, reading, sent)
+
+
+async def _fetch_in_turn(session: HookedSession, reading: Reading, sent: Sent) -> Answer | None:
+    async with session.turn:  # no other task commits meanwhile
+        return await _fetch(session, reading, sent)
+
+
+async def _fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer | None:
     driver = driver_of(reading.engine.dialect)
     attempt, from_replicas = 0, True
     while True:
@@ -106,9 +117,7 @@ async def fetch(session: HookedSession, reading: Reading, sent: Sent) -> Answer 
 
 
 def takes_as_long(failure: DBAPIError) -> bool:
-    """Whether time was up for a statement: elsewhere it would be too.  All else that a replica refuses, the primary may
-    do: what conflicts with its replaying, what is not there yet, what writes.
-    """
+    """Whether time was up for a statement: elsewhere it would be too, and all else a primary may do for a replica."""
     return isinstance(failure, NoAnswer) or getattr(failure.orig, "sqlstate", None) == CANCELED
 
 

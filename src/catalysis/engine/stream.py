@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Result
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.util.concurrency import await_only
 
 from catalysis.engine.alchemy.compiling import subject_of
@@ -19,7 +20,7 @@ from catalysis.engine.learning import is_generated
 from catalysis.engine.lease import Lease, lease
 from catalysis.engine.plan import Reading
 from catalysis.engine.telling import tell
-from catalysis.events import is_heard
+from catalysis.events import is_heard, note_origin
 
 AT_ONCE = 1_000
 """Rows fetched at a time where the statement does not say (`yield_per`)."""
@@ -61,6 +62,7 @@ async def stream(session: HookedSession, reading: Reading) -> Result[Any] | None
     if tell_of is not None:
         tell_of(None, None)
     load = Load(plan.recipe, session, reading.statement, reading.options, plan.takes_defaults)
+    note_origin(load.number, sent.sql, 0)
     parts = _Parts(load, plan.hydrator, cursor, lent, sent)
     return streamed_result(load, parts.chunks, parts.close)
 
@@ -96,6 +98,9 @@ class _Parts:
     async def _fetch(self, most: int) -> Any:
         try:
             return await self.cursor.fetch(most)
+        except ResourceClosedError:
+            self.is_open = False
+            raise
         except Exception as error:
             self.is_open = False
             await self.cursor.close()

@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from catalysis.engine.lease import Lease
-from catalysis.events import QueryEvent, address_of, call_site, current_scope, emit, transaction_of
+from catalysis.events import QueryEvent, address_of, call_site, current_scope, emit, name_of, transaction_of
 
 
 def tell(lent: Lease, sql: str, parameters: Any, subject: Any) -> Callable[[int | None, str | None], None]:
@@ -23,7 +23,7 @@ def tell(lent: Lease, sql: str, parameters: Any, subject: Any) -> Callable[[int 
             None,
             error,
             call_site(),
-            subject and subject.class_.__name__,
+            subject and name_of(subject),
             time.time() - seconds,
             address_of(lent.engine),
             current_scope(),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from catalysis.engine.alchemy.sessions import HookedSession, autoflush, holds_nothing, must_flush_first
+from catalysis.events import call_line, sent_from
 
 
 async def flush_first(session: HookedSession) -> None:
@@ -18,7 +19,8 @@ async def flush_first(session: HookedSession) -> None:
 async def load_together(session: HookedSession, calls: Sequence[Callable[[], None]]) -> None:
     """Load what does not depend on each other, outside a transaction at once; each call runs in a greenlet."""
     if len(calls) > 1 and holds_nothing(session) and not session.turn.is_ours:
-        tasks = [asyncio.ensure_future(greenlet_spawn(call)) for call in calls]
+        line = call_line()
+        tasks = [asyncio.ensure_future(sent_from(line, greenlet_spawn, call)) for call in calls]
         try:
             await asyncio.gather(*tasks)
         finally:  # the first failure is the one to raise, and the others are not left running

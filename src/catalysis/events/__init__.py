@@ -24,10 +24,11 @@ from catalysis.events.hooks import (
     tell_of_commit,
     transaction_of,
 )
+from catalysis.events.naming import attribute_for, name_of
 from catalysis.events.observing import heard_in_context, observe, subscribe
 from catalysis.events.origins import note_origin, origin_of, rows_of
 from catalysis.events.scopes import current_scope, scoped
-from catalysis.events.sites import CallSite, CodeLine, call_line, call_site, waits_at
+from catalysis.events.sites import CallSite, CodeLine, call_line, call_site, sent_from, waits_at
 from catalysis.events.telling import Listener, Observer, emit, is_heard
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "TransactionEvent",
     "address_in",
     "address_of",
+    "attribute_for",
     "call_line",
     "call_site",
     "current_scope",
@@ -52,6 +54,7 @@ __all__ = [
     "fallback_reason",
     "heard_in_context",
     "is_heard",
+    "name_of",
     "note_origin",
     "note_replica",
     "observe",
@@ -59,6 +62,7 @@ __all__ = [
     "origin_of",
     "rows_of",
     "scoped",
+    "sent_from",
     "subscribe",
     "tell_of_commit",
     "transaction_of",

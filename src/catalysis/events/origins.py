@@ -1,5 +1,6 @@
 """Where instances came from: the statements of the latest loads, for errors to name."""
 
+import re
 from dataclasses import dataclass
 
 from catalysis.events.sites import CallSite, CodeLine, call_line
@@ -14,11 +15,13 @@ class Origin:
 
     def __str__(self) -> str:
         place = "" if self.site is None else f" at {self.site}"
-        sql = " ".join(self.sql.split())
+        sql = _EXPANDED_LATER.sub("…", " ".join(self.sql.split()))
         return f"the statement{place}: {sql if len(sql) <= _SHOWN else sql[:_SHOWN] + ' …'}"
 
 
 _SHOWN = 200
+_EXPANDED_LATER = re.compile(r"__\[POSTCOMPILE_[^\]]*\]")
+"""Where SQLAlchemy writes the parameters of an IN when their number is known."""
 ORIGINS = 4_096
 """The loads that are remembered; an error about an instance of an older one does not name its statement."""
 _origins: list[tuple[int, str, CodeLine | None, int] | None] = [None] * ORIGINS

@@ -3,15 +3,18 @@
 import inspect
 import os
 import sysconfig
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import greenlet
-import sqlalchemy
-import sqlmodel
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,12 @@ _STARTER = _OURS + "starter" + os.sep
 _LIBRARIES = (
     _OURS,
     *(
-        os.path.dirname(path) + os.sep
-        for path in (sqlalchemy.__file__, sqlmodel.__file__, greenlet.__file__)
-        if path
+        os.path.dirname(found.origin) + os.sep
+        for name in ("sqlalchemy", "sqlmodel", "greenlet", "pydantic", "fastapi", "starlette")
+        if (found := find_spec(name)) is not None and found.origin is not None
     ),
 )
+"""Those that touch attributes, or send statements, for the user's code."""
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 _SITE_PACKAGES = sysconfig.get_path("purelib") + os.sep
 
@@ -85,6 +89,8 @@ def call_line() -> CodeLine | None:
     while current is not None:
         while frame is not None:
             code = frame.f_code
+            if code is _SENT_FROM:
+                return frame.f_locals["line"]
             if in_task and not code.co_flags & (_COROUTINE | inspect.CO_GENERATOR):
                 return None
             if _is_users(code.co_filename):
@@ -94,6 +100,18 @@ def call_line() -> CodeLine | None:
         current = current.parent
         frame = current.gr_frame if current is not None else None
     return None
+
+
+async def sent_from(
+    line: CodeLine | None, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Await the function; what it sends is sent from this line, which the walk would not find from another greenlet
+    or task.
+    """
+    return await function(*args, **kwargs)
+
+
+_SENT_FROM = sent_from.__code__
 
 
 def waits_at(awaited: Any) -> CallSite | None:

@@ -5,12 +5,15 @@ Loading the children to count them is an N+1 of rows, which batched loading cann
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Generic, TypeVar, cast, overload
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, select, tuple_
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, aliased
 
+from catalysis.engine.alchemy.associations import joined_through, target_of
 from catalysis.engine.alchemy.touches import is_relationship, is_whole
 
 T = TypeVar("T")
@@ -68,21 +71,17 @@ class Computed(Generic[T]):
 
 def count(relationship: Any, *criteria: ColumnElement[bool] | bool) -> Computed[int]:
     """How many there are: `await load(groups, count(Group.memberships, Membership.active))`, a list of numbers."""
-    target = _target("count", relationship)
-    key = target.primary_key
-    # A collection has each once, whatever an association table holds.
-    distinct = relationship.property.secondary is not None and len(key) == 1
-    number = func.count(key[0].distinct()) if distinct else func.count()
+    _check("count", relationship)
 
     def statement(parent: Any, columns: list[Any], wanted: Any) -> Selected:
-        return _joined(relationship, parent, (wanted, *criteria), [*columns, number]).group_by(*columns)
+        return _grouped(relationship, parent, columns, (wanted, *criteria))
 
     return Computed("count", relationship, statement, lambda rows: rows[0][0], int)
 
 
 def exists(relationship: Any, *criteria: ColumnElement[bool] | bool) -> Computed[bool]:
     """Whether there is one: `await load(users, exists(User.tasks, Task.done))`, a list of booleans."""
-    _target("exists", relationship)
+    _check("exists", relationship)
 
     def statement(parent: Any, columns: list[Any], wanted: Any) -> Selected:
         leads = getattr(parent, relationship.key)
@@ -94,15 +93,23 @@ def exists(relationship: Any, *criteria: ColumnElement[bool] | bool) -> Computed
 
 
 def total(relationship: Any, column: Any, *criteria: ColumnElement[bool] | bool) -> Computed[Any]:
-    """The sum of a column: `await load(users, total(User.orders, Order.amount))`; 0 where there is none."""
-    _target("total", relationship)
+    """The sum of a column: `await load(users, total(User.orders, Order.amount))`.
+
+    Of the column's Python type: a Decimal of a Numeric column, and `Decimal(0)` where there is none.
+    """
+    _check("total", relationship)
+    kind = _summed_type(column)
 
     def statement(parent: Any, columns: list[Any], wanted: Any) -> Selected:
-        return _joined(relationship, parent, (wanted, *criteria), [*columns, func.sum(column)]).group_by(
-            *columns
-        )
+        return _grouped(relationship, parent, columns, (wanted, *criteria), column)
 
-    return Computed("total", relationship, statement, lambda rows: rows[0][0] or 0, int)
+    def collect(rows: list[Row[Any]]) -> Any:
+        sum_ = rows[0][0]
+        if sum_ is None:
+            return kind()
+        return int(sum_) if kind is int else sum_  # PostgreSQL's sum of a bigint is numeric
+
+    return Computed("total", relationship, statement, collect, kind)
 
 
 @overload
@@ -126,18 +133,18 @@ def top(
     Raises:
         ArgumentError: `n` is less than one.
     """
-    target = _target("top", relationship)
+    _check("top", relationship)
     if n < 1:
         raise ArgumentError(f"top() takes the first n of each, with n at least 1; it was given {n}.")
-    entity: Any = target.class_
+    entity: Any = target_of(relationship.property)
     order: list[Any] = [*order_by] if isinstance(order_by, list | tuple) else [order_by]
-    identity = [getattr(entity, target.get_property_by_column(c).key) for c in target.primary_key]
+    identity = _identity(relationship)
 
     def statement(parent: Any, columns: list[Any], wanted: Any) -> Selected:
-        place = func.row_number().over(partition_by=columns, order_by=[*order, *identity]).label("place")
-        labelled = [column.label(f"parent_{i}") for i, column in enumerate(columns)]
-        children = [column.label(f"child_{i}") for i, column in enumerate(identity)]
-        placed = _joined(relationship, parent, (wanted, *criteria), [*labelled, *children, place]).subquery()
+        # One place for what an association table holds twice.
+        place = func.dense_rank().over(partition_by=columns, order_by=[*order, *identity]).label("place")
+        keys = [*_labelled("parent", columns), *_labelled("child", identity)]
+        placed = _joined(relationship, parent, (wanted, *criteria), [*keys, place]).subquery()
         first = select(*[placed.c[f"parent_{i}"] for i in range(len(columns))], entity)
         same = [own == placed.c[f"child_{i}"] for i, own in enumerate(identity)]
         return first.join(placed, and_(*same)).where(placed.c.place <= n).order_by(placed.c.place)
@@ -145,14 +152,49 @@ def top(
     return Computed("top", relationship, statement, lambda rows: [each for (each,) in rows], list)
 
 
-def _target(name: str, relationship: Any) -> Mapper[Any]:
+def _check(name: str, relationship: Any) -> None:
     prop = getattr(relationship, "property", None)
     if not is_relationship(prop) or not is_whole(relationship):
         raise ArgumentError(
             f"{name}() takes a relationship, as in {name}(Group.memberships); criteria come after it, not in and_()."
         )
-    return cast("Any", prop).mapper
+
+
+def _summed_type(column: Any) -> Callable[[], Any]:
+    try:
+        kind = func.sum(column).type.python_type
+    except NotImplementedError:
+        return int
+    return kind if kind in (float, Decimal, timedelta) else int
+
+
+def _grouped(
+    relationship: Any, parent: Any, columns: list[Any], criteria: Sequence[Any], summed: Any = None
+) -> Selected:
+    """The number of children of each parent, or the sum of a column of theirs."""
+    if relationship.property.secondary is None:
+        number = func.count() if summed is None else func.sum(summed)
+        return _joined(relationship, parent, criteria, [*columns, number]).group_by(*columns)
+    # A collection has each once, whatever an association table holds.
+    wanted = [*_labelled("parent", columns), *_labelled("child", _identity(relationship))]
+    wanted += [] if summed is None else _labelled("summed", [summed])
+    each = _joined(relationship, parent, criteria, wanted).distinct().subquery()
+    keys = [each.c[f"parent_{i}"] for i in range(len(columns))]
+    return select(*keys, func.count() if summed is None else func.sum(each.c.summed_0)).group_by(*keys)
+
+
+def _identity(relationship: Any) -> list[Any]:
+    target: Mapper[Any] = relationship.property.mapper
+    entity = target_of(relationship.property)
+    return [getattr(entity, target.get_property_by_column(c).key) for c in target.primary_key]
+
+
+def _labelled(name: str, columns: Sequence[Any]) -> list[Any]:
+    return [column.label(f"{name}_{i}") for i, column in enumerate(columns)]
 
 
 def _joined(relationship: Any, parent: Any, criteria: Sequence[Any], columns: Sequence[Any]) -> Selected:
-    return select(*columns).select_from(parent).join(getattr(parent, relationship.key)).where(*criteria)
+    statement = select(*columns).select_from(parent)
+    if relationship.property.secondary is None:
+        return statement.join(getattr(parent, relationship.key)).where(*criteria)
+    return joined_through(statement, relationship.property, parent).where(*criteria)

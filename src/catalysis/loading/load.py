@@ -55,10 +55,10 @@ async def load(objects: object | Iterable[object], /, *attributes: Any) -> Any:
                 "load() takes mapped attributes as they are (User.tasks, without of_type() or and_()), or one of "
                 f"count(), exists(), total() and top() alone; it was given {attribute}."
             )
-    given = _states(_each(objects))
-    if given:
-        _belongs_to_some({state.mapper for state in given}, attributes)
-    for session, states in _by_session(given).items():
+    given = await _states(_each(objects))
+    if mappers := {state.mapper for states in given.values() for state in states}:
+        _belongs_to_some(mappers, attributes)
+    for session, states in given.items():
         await _load(session, states, attributes)
 
 
@@ -68,8 +68,8 @@ def _each(objects: object | Iterable[object]) -> Iterable[object]:
     return cast("Iterable[object]", objects)
 
 
-def _states(objects: Iterable[object]) -> list[State]:
-    """Their states, without those that no row stands behind yet: they have nothing to load."""
+async def _states(objects: Iterable[object]) -> dict[HookedSession, list[State]]:
+    """Their states by session, flushed; without those that no row stands behind yet: they have nothing to load."""
     found: list[State] = []
     for each in objects:
         state: Any = inspect(each, raiseerr=False)
@@ -80,9 +80,14 @@ def _states(objects: Iterable[object]) -> list[State]:
                 f"This {type(each).__name__} belongs to no session, so nothing can be loaded for it.  Load it "
                 "while its session is open, or bring it back: `session.add(it)`."
             )
-        if state.has_identity:
+        if not state.transient:
             found.append(state)
-    return found
+    by_session = _by_session(found)
+    for session in by_session:
+        await flush_first(session)
+    return {
+        session: [state for state in states if state.has_identity] for session, states in by_session.items()
+    }
 
 
 def _by_session(states: Iterable[State]) -> dict[HookedSession, list[State]]:
@@ -114,7 +119,6 @@ def _may_have(mapper: Mapper[Any], attribute: Any) -> bool:
 
 
 async def _load(session: HookedSession, states: list[State], attributes: Sequence[Any]) -> None:
-    await flush_first(session)
     reached = dict.fromkeys(states)
     for wave in _waves(attributes):
         calls: list[Callable[[], None]] = []
@@ -174,14 +178,13 @@ def _load_by_key(session: HookedSession, prop: Any, states: Sequence[State]) -> 
 
 
 async def _compute(objects: list[object], computed: Computed[Any]) -> list[Any]:
-    states = _states(objects)
-    if states and not all(state.mapper.isa(computed.owner) for state in states):
+    by_session = await _states(objects)
+    if not all(inspect(each).mapper.isa(computed.owner) for each in objects):
         raise InvalidRequestError(
             f"load(): {computed} is computed for {computed.owner.class_.__name__} objects alone."
         )
     values: dict[Any, Any] = {}
-    for session, own in _by_session(states).items():
-        await flush_first(session)
+    for session, own in by_session.items():
         alike: dict[Any, dict[Any, State]] = {}
         for state in own:
             alike.setdefault(shard_of(session, state), {})[_key(state)] = state

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import overload
 
-from catalysis.events import CallSite, QueryEvent, heard_in_context
+from catalysis.events import CallSite, QueryEvent, attribute_for, heard_in_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,7 @@ class Repeated:
     @property
     def replacement(self) -> str:
         """What to write in its place."""
-        if (lookup := _LOOKUP.search(self.sql)) is not None:
-            entity, column = self.entity or lookup["table"], lookup["column"]
-            return (
-                f"It looks rows up by {lookup['table']}.{column}, one at a time.  Collect the values and send one "
-                f"statement, `select({entity}).where({entity}.{column}.in_(values))`; or touch a relationship that "
-                "leads there, which is loaded for all at once."
-            )
-        return (
-            "It is a query in a loop: send it once for all, with in_(…) or a join; for counts, sums and the first "
-            "few of each there is `await load(objects, count(…))`."
-        )
+        return _replacement(self.sql, self.entity)
 
     def __str__(self) -> str:
         sql = " ".join(self.sql.split())
@@ -51,10 +41,57 @@ class Repeated:
 
 
 _LOOKUP = re.compile(
-    r"\bFROM (?P<from>\S+)\s+WHERE (?P<table>[\w.\"]+)\.(?P<column>[\w\"]+) = (\?|\$\d+(::\w+)?)"
-    r"(\s+AND [\w.\"]+ IS NULL)?\s*(LIMIT .*)?$"
+    r"SELECT (?P<selected>(?:(?!\bFROM\b).)*?)\s+FROM \S+\s+WHERE (?P<table>[\w.\"]+)\.(?P<column>\w+|\"[^\"]+\") "
+    r"(?:= (?:\?|\$\d+(?:::\w+)*)|IN \((?:\?|\$\d+(?:::\w+)*)\))"
+    r"(?:\s+AND [\w.\"]+ IS NULL)?(?:\s+ORDER BY (?:(?!LIMIT).)*)?\s*(?P<limit>LIMIT .*)?$",
+    re.DOTALL,
 )
 """A statement over one table that asks for one value of one column, and may leave deleted rows out."""
+_AGGREGATE = re.compile(
+    r"(?P<function>count|sum|avg|min|max)\((?:\*|[\w.\"]+\.(?P<column>\w+|\"[^\"]+\"))\)(?: AS \w+)?$"
+)
+"""One function of a column, or of whole rows."""
+_COMPUTES = re.compile(rf"(?!{_AGGREGATE.pattern})\w+\(")
+"""Something else that cannot be written down again."""
+
+
+def _replacement(sql: str, entity: str | None) -> str:
+    verb = sql.split(None, 1)[0].upper() if sql.strip() else ""
+    if verb == "INSERT":
+        rows = f"`await bulk_insert(session, {entity or '…'}, rows)`"
+        return f"It writes one row at a time.  Add all objects and flush once, or {rows}."
+    if verb in ("UPDATE", "DELETE"):
+        return f"It is a write in a loop: change all objects and flush once, or send one {verb} with in_(…)."
+    if (lookup := _LOOKUP.match(sql.strip())) is not None and not _COMPUTES.match(lookup["selected"]):
+        return _replacement_of_lookup(lookup, entity)
+    return (
+        "It is a query in a loop: send it once for all, with in_(…) or a join; for counts, sums and the first "
+        "few of each there is `await load(objects, count(…))`."
+    )
+
+
+def _replacement_of_lookup(lookup: re.Match[str], entity: str | None) -> str:
+    column = lookup["column"].strip('"')
+    said = f"by {lookup['table']}.{column}, one at a time."
+    if entity is None:
+        return f"It looks rows up {said}  Collect the values, and send one statement with IN (…)."
+    attribute = f"{entity}.{attribute_for(entity, column)}"
+    aggregate = _AGGREGATE.match(lookup["selected"])
+    if aggregate is not None:
+        of = aggregate["column"]
+        argument = "" if of is None else f"{entity}.{attribute_for(entity, of.strip(chr(34)))}"
+        number = f"func.{aggregate['function']}({argument})"
+        one = f"select({attribute}, {number}).where({attribute}.in_(values)).group_by({attribute})"
+        return (
+            f"It computes {said}  Collect the values and send one statement, `{one}`; or for a relationship "
+            "`await load(objects, count(…))`, and `total(…)` for a sum."
+        )
+    few = "" if lookup["limit"] is None else "  The first few of each are `await load(objects, top(…, n))`."
+    return (
+        f"It looks rows up {said}  Collect the values and send one statement, "
+        f"`select({entity}).where({attribute}.in_(values))`; or touch or `load` a relationship that leads there, for "
+        f"all at once.{few}"
+    )
 
 
 def _line_of(event: QueryEvent) -> str:

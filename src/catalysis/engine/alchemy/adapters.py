@@ -28,6 +28,11 @@ def is_begun(connection: Any) -> bool:
     return connection._transaction is not None
 
 
+def transaction_on(connection: Any) -> object:
+    """The transaction that the adapter has begun; None for none (asyncpg's)."""
+    return connection._transaction
+
+
 async def begin(connection: Any) -> None:
     """Send the BEGIN that the adapter owes before its first statement (asyncpg's)."""
     await connection._start_transaction()

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 from sqlalchemy import event
 from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.exc import ResourceClosedError
 
 from catalysis.engine.alchemy.adapters import (
     begin,
@@ -18,6 +19,7 @@ from catalysis.engine.alchemy.adapters import (
     isolation_of,
     kept_statement,
     prepared,
+    transaction_on,
     turn_on,
 )
 from catalysis.engine.alchemy.leaving import closes_in_time, resets_session, run
@@ -274,11 +276,18 @@ class AsyncpgCursor:
 
     def __init__(self, connection: Any, portal: Any, columns: Sequence[Any]) -> None:
         self._connection, self._portal = connection, portal
+        self._transaction = transaction_on(connection)
         self.describe = lambda: description(columns)
 
     async def fetch(self, most: int) -> Sequence[Any]:
         """See `Cursor`."""
         async with turn_on(self._connection):
+            if transaction_on(self._connection) is not self._transaction:
+                # The connection may be somebody else's by now, whose transaction an unknown portal would abort.
+                raise ResourceClosedError(
+                    "The transaction of this stream has ended, and its cursor with it.  Read the stream to its end "
+                    "before commit(), rollback() or close(), or write in a session of its own meanwhile."
+                )
             return await self._portal.fetch(most)
 
     async def close(self) -> None:
