@@ -149,7 +149,7 @@ async def test_a_replica_that_dies_between_looks_fails_nobody_and_one_read_only(
                 assert (await session.exec(select(Label.name))).all() == []
         heard.end()
         assert heard.take() == [servers.primary.port] * 3
-        assert database.replica_health()[0].trouble == "ConnectionRefusedError"
+        assert database.replica_health()[0].trouble is not None
 
 
 async def test_a_black_hole_is_found_by_looking(servers: Servers):
