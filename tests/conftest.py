@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from catalysis import Database
+from catalysis.engine import routing
 from tests.models import made
 from tests.servers import PostgresServer
 
@@ -25,6 +26,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if _server is not None:
         _server.stop()
         del os.environ[SERVER_VARIABLE]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test is nobody's part: what others wrote is not its own, which a replica would have to have (`routing`)."""
+    routing._writes.set(None)
 
 
 async def fresh_postgres_url() -> str:

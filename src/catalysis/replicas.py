@@ -8,6 +8,7 @@ import contextvars
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 from weakref import ref
@@ -58,11 +59,14 @@ class Replicas:
         self.engines = engines = tuple(make_engine(url) for url in urls)
         for engine in engines:
             note_replica(engine.sync_engine)
-        hear_commits(primary.sync_engine, note_write)
         self._interval = interval
         self._rotation = Rotation(
-            primary.sync_engine, [Replica(engine.sync_engine) for engine in engines], max_lag
+            primary.sync_engine,
+            [Replica(engine.sync_engine) for engine in engines],
+            max_lag,
+            primary.url.render_as_string(),  # without its password
         )
+        hear_commits(primary.sync_engine, partial(note_write, self._rotation.database))
         self._primary = _Lookout(make_engine(primary.url))
         self._lookouts = [_Lookout(make_engine(url)) for url in urls]
         self._task: asyncio.Task[None] | None = None

@@ -41,9 +41,9 @@ class Lag(NamedTuple):
 
 @dataclass(slots=True)
 class Writes:
-    """When a task, or one that it shares this with, last wrote to a database that has replicas."""
+    """When a task, or one that it shares this with, last wrote to each database that has replicas."""
 
-    last: float = 0.0
+    at: dict[str, float] = field(default_factory=dict[str, float])
 
 
 _writes: ContextVar[Writes | None] = ContextVar("catalysis_writes", default=None)
@@ -58,15 +58,15 @@ def shared_writes() -> Writes:
     return found
 
 
-def note_write() -> None:
-    """The running task has written, or perhaps has."""
-    shared_writes().last = monotonic()
+def note_write(database: str) -> None:
+    """The running task has written to a database (`Rotation.database`), or perhaps has."""
+    shared_writes().at[database] = monotonic()
 
 
 def share_no_more() -> None:
     """A request begins, or an activity: what it writes is not for whoever started its task to read."""
     before = _writes.get()
-    _writes.set(Writes() if before is None else Writes(before.last))
+    _writes.set(Writes() if before is None else Writes(dict(before.at)))
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +103,8 @@ class Rotation:
     replicas: Sequence[Replica]
     max_lag: float
     """Seconds."""
+    database: str = ""
+    """Its name, the same in each event loop of the process."""
     latest: Sample | None = None
     _earlier: deque[Sample] = field(default_factory=lambda: deque[Sample](maxlen=HISTORY + 2))
     _turn: int = 0
@@ -150,7 +152,7 @@ class Rotation:
         """
         if route.only_primary:
             return None
-        route.heed(shared_writes().last)
+        route.heed(shared_writes().at.get(self.database, 0.0))
         if route.met_primary_at is not None:
             position = self._bound(route.met_primary_at)
             if position is None:

@@ -210,7 +210,7 @@ class CommittingSession(SyncSession):
         """A COMMIT was sent, or a statement that commits by itself: the task's later reads must see what it wrote."""
         self.may_have_written = True
         if self.route is not None:
-            note_write()
+            note_write(self.route.rotation.database)
 
     def has_ended(self) -> None:
         """A transaction has ended that was at the database: what it saw there is the least that later reads see."""
