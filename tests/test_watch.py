@@ -240,7 +240,7 @@ async def test_what_is_to_be_written_instead_works_when_pasted(database: Databas
                 select(func.max(Renamed.label)).where(Renamed.id == id_)
             ),
             "for counts, sums": select(func.sum(func.length(Job.title))).where(Job.person_id == id_),
-            "one statement with IN (…)": select(Label.__table__).where(Label.__table__.c.name == text_),  # pyright: ignore
+            "one statement with IN (…)": select(Label.__table__).where(Label.__table__.c.name == text_),
         }
 
     async with database.session() as session:

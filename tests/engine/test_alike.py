@@ -54,7 +54,7 @@ class Vector:
     def __bool__(self) -> bool:
         raise ValueError("the truth of several values")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 class VectorType(TypeDecorator[Vector]):
@@ -226,8 +226,8 @@ async def with_a_relationship_added_late(session: AsyncSession) -> list[Any]:
     for each in (Odd(id=1), child):
         session.add(each)
         await session.flush()
-    late.odd = relationship(Odd, cascade="all, delete-orphan", single_parent=True, overlaps="odd")  # type: ignore[attr-defined]
-    child.weight = 5  # type: ignore[attr-defined]
+    late.odd = relationship(Odd, cascade="all, delete-orphan", single_parent=True, overlaps="odd")
+    child.weight = 5
     await session.flush()
     return [child]
 

@@ -112,7 +112,7 @@ async def rename_the_parent(session: AsyncSession) -> None:
 
 async def rename_what_others_refer_to(session: AsyncSession) -> None:
     """The tile is in the session, and is found there."""
-    session.tile = await session.get_one(Tile, 1)  # type: ignore[attr-defined] - that it stays
+    session.tile = await session.get_one(Tile, 1)  # that it stays
     (await session.get_one(Mortar, "m")).code = "n"
 
 
@@ -146,7 +146,7 @@ async def append_to_what_is_not_loaded(session: AsyncSession) -> None:
 async def change_beside_what_is_not_in_the_session(session: AsyncSession) -> None:
     """SQLAlchemy warns of the brick."""
     wall = await session.get_one(Wall, "a")
-    wall.height, session.brick = 7, Brick(id=31, wall=wall)  # type: ignore[attr-defined] - that it stays
+    wall.height, session.brick = 7, Brick(id=31, wall=wall)  # that it stays
 
 
 async def change_beside_what_is_loaded(session: AsyncSession) -> None:

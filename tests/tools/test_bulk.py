@@ -409,7 +409,7 @@ async def test_arguments_that_cannot_be_meant(
 
 async def test_a_coroutine_is_to_be_awaited(session: Session):
     with pytest.raises(BulkError, match=r"the rows are a coroutine, .*  Await it"):
-        await bulk_insert(session, Visit, called())  # pyright: ignore[reportArgumentType]
+        await bulk_insert(session, Visit, called())
 
 
 async def test_a_generator_is_closed_when_a_row_is_refused(session: Session):

@@ -163,7 +163,7 @@ def _check(name: str, relationship: Any) -> None:
 def _summed_type(column: Any) -> Callable[[], Any]:
     try:
         kind = func.sum(column).type.python_type
-    except NotImplementedError:
+    except NotImplementedError:  # a type of the user's need not say
         return int
     return kind if kind in (float, Decimal, timedelta) else int
 

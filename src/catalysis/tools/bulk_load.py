@@ -56,8 +56,8 @@ async def bulk_load(
 
     `where`: a `Database` loads in one transaction and commits; in a session nothing is committed, as by `bulk_insert`.
     The header names attributes or columns; those it leaves out get their defaults.  Text is read by the column's type:
-    empty text is NULL, or the default where there is one, and stays text only in a column of text that is NOT NULL.
-    `key` updates the rows whose key is there already, as `upsert` does.
+    empty text is NULL, or the default where there is one, and stays text only in a column of text that is NOT NULL,
+    or where the file has NULLs of its own.  `key` updates the rows whose key is there already, as `upsert` does.
 
     The first bad row ends it and nothing is loaded, unless `rejects` names a file: then bad rows go there, with their
     numbers (from 1, the header not counted), column and reason, also those that break a constraint of the database;
@@ -72,8 +72,7 @@ async def bulk_load(
     check_arguments("bulk_load", where, chunk_size, on_progress, kinds=(AsyncSession, Database))
     reader, path = RowReader("bulk_load", model), _path("file", path)
     with ExitStack() as stack:
-        file = stack.enter_context(open_rows(path))
-        reject_file = None
+        file, reject_file = stack.enter_context(open_rows(path)), None
         if rejects is not None:
             reject_file = stack.enter_context(RejectFile(_path("reject file", rejects), file.names))
 
